@@ -1,0 +1,159 @@
+# tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
+#   make            the plugin, the library, the service and the tools
+#   make check      every test;  check-asan, check-tsan: the same under sanitizers
+#   make bench demo fuzz lint install clean
+
+B        ?= build
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+SAN      ?=
+# libFuzzer needs clang; the seconds are for each target.
+FUZZ_CC      ?= clang
+FUZZ_SECONDS ?= 60
+# A checkpoint that benchmarks may make and reuse.
+BENCH_DIR ?= $(B)/bench
+
+OPT      ?= -O3
+CFLAGS   ?= $(OPT) -g
+WARN     := -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+            -Wvla -Wformat=2 -Wno-format-nonliteral
+DEFS     := -D_GNU_SOURCE
+COMMON   := $(WARN) $(DEFS) -fPIC -fvisibility=hidden -pthread -MMD -MP
+ifneq ($(SAN),)
+COMMON   += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
+LDSAN    := -fsanitize=$(SAN)
+endif
+
+PKGS     := libmicrohttpd libcurl jansson libxxhash libcrypto
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+
+# ---- what is built of what ----------------------------------------------------------------------
+# The plugin sees include/ncclnet and itself; the library sees include/ and src/: neither can see the other.
+PLUGIN_SRC := $(wildcard plugin/*/*.c)
+LIB_SRC    := $(wildcard $(addprefix src/,$(addsuffix /*.c,base channel artifact view lifecycle client)))
+SERVICE_SRC:= $(wildcard src/service/*.c)
+TOOL_SRC   := $(wildcard src/tools/common/*.c)
+
+PLUGIN_OBJ := $(PLUGIN_SRC:%.c=$(B)/obj/%.o)
+LIB_OBJ    := $(LIB_SRC:%.c=$(B)/obj/%.o)
+SERVICE_OBJ:= $(SERVICE_SRC:%.c=$(B)/obj/%.o)
+TOOL_OBJ   := $(TOOL_SRC:%.c=$(B)/obj/%.o)
+
+PLUGIN := $(B)/lib/libnccl-net-tpview.so
+LIB    := $(B)/lib/libtpview.so
+LIBA   := $(B)/lib/libtpview.a
+BINS   := $(addprefix $(B)/bin/,tpviewd tpview tpview_perf)
+
+UNIT       := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard tests/functional/test_*.c))
+TEST_LIB_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/common/*.c))
+TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets/*.c))
+
+.PHONY: all check check-unit check-functional check-python check-asan check-tsan bench demo fuzz lint install clean tests
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: $(PLUGIN) $(LIB) $(LIBA) $(BINS)
+
+# ---- compile ------------------------------------------------------------------------------------
+$(B)/obj/plugin/%.o: plugin/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(COMMON) -Iinclude -Iplugin -c $< -o $@
+
+$(B)/obj/src/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(COMMON) -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
+
+$(B)/obj/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(COMMON) -Iinclude -Isrc -Itests $(PKG_CFLAGS) -c $< -o $@
+
+# ---- link ---------------------------------------------------------------------------------------
+# -z nodelete: NCCL may dlclose the plugin with the last communicator while its threads and TLS live on.
+$(PLUGIN): $(PLUGIN_OBJ) plugin/plugin.map
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -shared -pthread -Wl,-z,nodelete -Wl,-z,defs -Wl,-soname,$(@F) \
+	  -Wl,--version-script=plugin/plugin.map $(PLUGIN_OBJ) -o $@
+
+$(LIBA): $(LIB_OBJ)
+	@mkdir -p $(@D)
+	rm -f $@ && $(AR) rcs $@ $^
+
+$(LIB): $(LIB_OBJ) src/libtpview.map
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -shared -pthread -Wl,-z,defs -Wl,-soname,$(@F) \
+	  -Wl,--version-script=src/libtpview.map $(LIB_OBJ) $(PKG_LIBS) -ldl -o $@
+
+# The service and the benchmark use the library's inside; the command line only its public API.
+$(B)/bin/tpviewd: $(B)/obj/src/tools/tpviewd.o $(TOOL_OBJ) $(SERVICE_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+
+$(B)/bin/tpview_perf: $(B)/obj/src/tools/tpview_perf.o $(TOOL_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+
+$(B)/bin/tpview: $(B)/obj/src/tools/tpview.o $(TOOL_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $(filter %.o,$^) -L$(B)/lib -ltpview -ljansson \
+	  -Wl,-rpath,'$$ORIGIN/../lib' -o $@
+
+# ---- tests --------------------------------------------------------------------------------------
+$(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
+
+# Small net plugins that stand in for somebody else's.
+$(B)/tests/lib%.so: tests/nets/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(COMMON) $(LDSAN) -Iinclude -shared $< -o $@
+
+tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS)
+
+check: check-unit check-functional check-python
+
+check-unit: tests
+	scripts/run-tests $(B) $(UNIT)
+
+check-functional: tests
+	scripts/run-tests $(B) $(FUNCTIONAL)
+
+check-python: tests
+	TPVIEW_BUILD=$(abspath $(B)) scripts/run-pytest tests
+
+check-asan:
+	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check-unit check-functional
+
+check-tsan:
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(MAKE) B=build/tsan SAN=thread OPT=-O1 check-unit check-functional
+
+# ---- longer jobs --------------------------------------------------------------------------------
+demo: all
+	scripts/demo
+
+bench: all
+	scripts/bench $(BENCH_DIR)
+
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz: $(addprefix fuzz-,$(FUZZERS))
+fuzz-%: tests/fuzz/fuzz_%.c
+	@mkdir -p build/fuzz/$*.corpus
+	$(FUZZ_CC) -O1 -g $(WARN) $(DEFS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread \
+	  -Iinclude -Isrc $(PKG_CFLAGS) $< $(LIB_SRC) $(SERVICE_SRC) $(PKG_LIBS) -ldl -o build/fuzz/$*
+	build/fuzz/$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/$*. build/fuzz/$*.corpus $(wildcard tests/fuzz/$*.seeds)
+
+lint:
+	scripts/lint
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/tpview
+	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PLUGIN) $(LIB) $(DESTDIR)$(PREFIX)/lib
+	install -m 644 include/tpview/*.h $(DESTDIR)$(PREFIX)/include/tpview
+
+clean:
+	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests build/asan build/tsan build/fuzz build/bench
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

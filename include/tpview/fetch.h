@@ -1,0 +1,93 @@
+/*
+ * Fetching: a rank asks a view-export service (tpviewd) for its view and receives the dense form straight into memory
+ * of its own, through the receive comms of an NCCL net plugin.
+ *
+ * Deadlines are relative seconds, taken from the call on; every wait inside ends with them, and TPV_ERR_DEADLINE is
+ * final. After any error the destination's content is undefined and the lease at the source has been given back (or
+ * will be, when the source notices that we are gone).
+ *
+ * Threads: a tpv_source_t serves one call at a time; use one for each thread.
+ */
+#ifndef TPVIEW_FETCH_H
+#define TPVIEW_FETCH_H
+
+#include "tpview/view.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TPV_MAX_COMMS 64
+#define TPV_MIN_CHUNK 4096u
+#define TPV_MAX_CHUNK (1u << 30)
+
+typedef struct tpv_source tpv_source_t;
+
+/*
+ * Name a service: `address` is "unix:PATH" or "HOST:PORT" ("[v6]:PORT"); `token` is the bearer token or NULL. Nothing
+ * is sent yet. TPV_ERR_ARGUMENT for another form, TPV_ERR_NO_MEMORY. The caller owns *source.
+ */
+TPV_API tpv_status_t tpv_source_open(const char *address, const char *token, tpv_source_t **source);
+/* NULL is allowed. Ends leases that are still held through it. */
+TPV_API void tpv_source_close(tpv_source_t *source);
+
+/* GET a read-only path of the control API (docs/control-api.md), such as "/v1/artifacts". The caller frees *json.
+ * TPV_ERR_PEER when nobody answers there, TPV_ERR_PERMISSION, TPV_ERR_NOT_FOUND, TPV_ERR_PROTOCOL, TPV_ERR_DEADLINE. */
+TPV_API tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json);
+
+/* The index of artifact "NAME" (its newest version) or "NAME@VERSION". Errors as tpv_source_get, and TPV_ERR_FORMAT for
+ * a bad manifest. The caller owns *artifact. */
+TPV_API tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name, double deadline_s,
+                                         tpv_artifact_t **artifact);
+
+typedef struct tpv_fetch_options {
+    const char *net;      /* net plugin: a name or a path; NULL: NCCL_NET_PLUGIN, else tpview */
+    uint32_t comms;       /* 1 to TPV_MAX_COMMS; 0: TPVIEW_COMMS */
+    uint64_t chunk_bytes; /* TPV_MIN_CHUNK to TPV_MAX_CHUNK; 0: TPVIEW_CHUNK_BYTES */
+    bool no_digests;      /* do not compare chunk digests */
+    uint32_t tp_rank;     /* told to the source for its lease table */
+    uint32_t tp_size;
+    double deadline_s; /* for the whole fetch; 0 and less: none */
+    tpv_progress_t progress;
+    void *progress_user;
+} tpv_fetch_options_t;
+
+typedef struct tpv_fetch_result {
+    uint64_t needed_bytes; /* the dense form */
+    uint64_t wire_bytes;   /* all that the source sent as messages: chunks, trailers, greetings */
+    uint64_t chunks;
+    double seconds;      /* from the call to the last verified byte */
+    char fetch_id[33];   /* 32 hex digits */
+    char export_kind[8]; /* "cold", or "warm" when the source had nothing to gather */
+    bool digests_checked;
+} tpv_fetch_result_t;
+
+/*
+ * Fetch `view` of `artifact` (an index that tpv_source_artifact gave, or an open artifact with the same artifact_id)
+ * into `destination`, which has room for the dense form. The memory must stay valid during the call only. On success
+ * the lease has been ended. Errors: TPV_ERR_DIGEST for bytes that differ from what the source sent, TPV_ERR_PEER for a
+ * source or comm that died, TPV_ERR_DEADLINE, TPV_ERR_NET, TPV_ERR_REFUSED, TPV_ERR_NOT_FOUND, TPV_ERR_CANCELLED, and
+ * what the source reports of its side.
+ */
+TPV_API tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                               const tpv_fetch_options_t *options, void *destination, tpv_fetch_result_t *result);
+
+/*
+ * tpv_fetch into a new safetensors file. The data lands in the mapped file; it appears under `path` only when it is
+ * whole and verified. Until then it has the name `path` + ".partial", and an error removes that. TPV_ERR_NO_SPACE
+ * before anything is asked for when the disk has no room.
+ */
+TPV_API tpv_status_t tpv_fetch_file(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                                    const tpv_fetch_options_t *options, const char *path, tpv_fetch_result_t *result);
+
+/*
+ * Cut `view` of the local `artifact` and compare it with the safetensors file at `path`: names, dtypes, shapes and
+ * every byte. TPV_ERR_DIGEST names the first difference (tensor and element); TPV_ERR_FORMAT, TPV_ERR_SYSTEM.
+ */
+TPV_API tpv_status_t tpv_verify_file(const tpv_artifact_t *artifact, const tpv_view_t *view, const char *path,
+                                     tpv_progress_t progress, void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,30 @@
+/*
+ * tpview: tensor-parallel views of model weights over NCCL net plugins.
+ *
+ * The order of a fetch:
+ *
+ *     tpv_source_open("unix:/run/tpviewd.sock", NULL, &source);
+ *     tpv_source_artifact(source, "qwen3-14b", 10.0, &artifact);              names, dtypes and shapes
+ *     tpv_view_plan(artifact, &(tpv_plan_options_t){.tp_size = 4}, &view);    what rank 0 of 4 needs
+ *     void *memory = malloc(tpv_view_stats(view).bytes);
+ *     tpv_fetch(source, artifact, view, &(tpv_fetch_options_t){.deadline_s = 60}, memory, &result);
+ *
+ * status.h     status codes and messages
+ * artifact.h   checkpoints and their identity
+ * view.h       TP plans, explicit specs, gathering
+ * fetch.h      services, fetching, verifying
+ * lease.h      the table of leases of this host
+ */
+#ifndef TPVIEW_TPVIEW_H
+#define TPVIEW_TPVIEW_H
+
+#include "tpview/artifact.h"
+#include "tpview/fetch.h"
+#include "tpview/lease.h"
+#include "tpview/status.h"
+#include "tpview/view.h"
+
+/* The library's version as "major.minor.patch". Static storage. */
+TPV_API const char *tpv_version(void);
+
+#endif

@@ -1,0 +1,150 @@
+#include "base/params.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+extern char **environ;
+
+typedef enum { KIND_INT, KIND_LEVEL, KIND_STRING } kind_t;
+
+typedef struct {
+    const char *name;
+    kind_t kind;
+    const char *initial; /* default, as a user would write it */
+    int64_t low, high;   /* bounds of an integer, longest length of a string */
+    const char *sentence;
+} entry_t;
+
+static const entry_t table[TPV_PARAM_COUNT] = {
+    [TPV_PARAM_DEBUG] = {"TPVIEW_DEBUG", KIND_LEVEL, "WARN", 0, 3, "Log level: NONE, WARN, INFO or TRACE."},
+    [TPV_PARAM_NAMESPACE] = {"TPVIEW_NAMESPACE", KIND_STRING, "default", 1, 32,
+                             "Name of the lease table that processes of this host share (letters, digits, - and _)."},
+    [TPV_PARAM_CACHE_DIR] = {"TPVIEW_CACHE_DIR", KIND_STRING, "", 0, 4000,
+                             "Folder for cached digests; empty means tpview below $XDG_CACHE_HOME or ~/.cache."},
+    [TPV_PARAM_COMMS] = {"TPVIEW_COMMS", KIND_INT, "1", 1, 64, "Comms over which one fetch deals its chunks."},
+    [TPV_PARAM_CHUNK_BYTES] = {"TPVIEW_CHUNK_BYTES", KIND_INT, "1M", 4096, INT64_C(1) << 30, "Bytes in one chunk."},
+    [TPV_PARAM_THREADS] = {"TPVIEW_THREADS", KIND_INT, "0", 0, 1024,
+                           "Threads that gather and digest; 0 means one for each core."},
+};
+
+/* Written once under pthread_once, read-only after. */
+static struct {
+    int64_t number;
+    const char *string;
+} values[TPV_PARAM_COUNT];
+static char first_error[TPV_ERROR_MAX];
+static tpv_status_t first_status = TPV_OK;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+tpv_status_t tpv_parse_int(const char *what, const char *text, int64_t low, int64_t high, int64_t *value) {
+    char *end = NULL;
+    errno = 0;
+    long long number = isspace((unsigned char)*text) ? 0 : strtoll(text, &end, 10);
+    int shift = 0;
+    bool good = end && end != text && errno == 0;
+    if (good && *end) {
+        static const char suffixes[] = "KMGT";
+        const char *suffix = strchr(suffixes, toupper((unsigned char)*end));
+        good = suffix && end[1] == '\0';
+        if (good) shift = 10 * (int)(suffix - suffixes + 1);
+    }
+    long long scaled = 0;
+    if (good) good = !__builtin_mul_overflow(number, 1LL << shift, &scaled);
+    if (!good)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "%s=\"%s\" is not a whole number (K, M, G and T may follow)", what,
+                             text);
+    if (scaled < low || scaled > high)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "%s=%s is out of range: expected %lld to %lld", what, text,
+                             (long long)low, (long long)high);
+    *value = scaled;
+    return TPV_OK;
+}
+
+static tpv_status_t parse_level(const entry_t *entry, const char *text, int64_t *value) {
+    static const char *const levels[] = {"NONE", "WARN", "INFO", "TRACE"};
+    for (int i = 0; i < 4; i++) {
+        if (strcasecmp(text, levels[i]) == 0) {
+            *value = i;
+            return TPV_OK;
+        }
+    }
+    return tpv_error_set(TPV_ERR_ARGUMENT, "%s=\"%s\": expected NONE, WARN, INFO or TRACE", entry->name, text);
+}
+
+static tpv_status_t parse(int index, const char *text) {
+    const entry_t *entry = &table[index];
+    switch (entry->kind) {
+    case KIND_INT:
+        return tpv_parse_int(entry->name, text, entry->low, entry->high, &values[index].number);
+    case KIND_LEVEL:
+        return parse_level(entry, text, &values[index].number);
+    case KIND_STRING: {
+        int64_t length = (int64_t)strlen(text);
+        if (length < entry->low || length > entry->high)
+            return tpv_error_set(TPV_ERR_ARGUMENT, "%s has %lld bytes: expected %lld to %lld", entry->name,
+                                 (long long)length, (long long)entry->low, (long long)entry->high);
+        values[index].string = text;
+        return TPV_OK;
+    }
+    }
+    return TPV_OK;
+}
+
+static void load(void) {
+    for (int i = 0; i < TPV_PARAM_COUNT; i++) {
+        values[i].string = "";
+        parse(i, table[i].initial);
+        const char *text = getenv(table[i].name);
+        if (!text || !*text) continue;
+        tpv_status_t status = parse(i, text);
+        if (status == TPV_OK || first_status != TPV_OK) continue;
+        first_status = status;
+        snprintf(first_error, sizeof first_error, "%s", tpv_error_message());
+    }
+}
+
+int64_t tpv_param_int(tpv_param_t param) {
+    pthread_once(&once, load);
+    return values[param].number;
+}
+
+const char *tpv_param_string(tpv_param_t param) {
+    pthread_once(&once, load);
+    return values[param].string;
+}
+
+/* TPVIEW_NET_* belongs to the plugin, which has a table of its own. */
+static bool known(const char *variable) {
+    if (strncmp(variable, "TPVIEW_NET_", 11) == 0) return true;
+    for (int i = 0; i < TPV_PARAM_COUNT; i++) {
+        size_t length = strlen(table[i].name);
+        if (strncmp(variable, table[i].name, length) == 0 && variable[length] == '=') return true;
+    }
+    return false;
+}
+
+tpv_status_t tpv_params_check(void) {
+    pthread_once(&once, load);
+    for (char **variable = environ; *variable; variable++)
+        if (strncmp(*variable, "TPVIEW_", 7) == 0 && !known(*variable))
+            TPV_WARN("unknown environment variable %.*s: see --help-env", (int)strcspn(*variable, "="), *variable);
+    if (first_status != TPV_OK) return tpv_error_set(first_status, "%s", first_error);
+    return TPV_OK;
+}
+
+void tpv_params_print(FILE *stream) {
+    fprintf(stream, "| variable | default | range | meaning |\n| --- | --- | --- | --- |\n");
+    for (int i = 0; i < TPV_PARAM_COUNT; i++) {
+        const entry_t *entry = &table[i];
+        char range[64] = "";
+        if (entry->kind == KIND_INT)
+            snprintf(range, sizeof range, "%lld to %lld", (long long)entry->low, (long long)entry->high);
+        fprintf(stream, "| `%s` | %s | %s | %s |\n", entry->name, entry->initial, range, entry->sentence);
+    }
+}
