@@ -154,8 +154,9 @@ static tpv_status_t lane_greet(tpv_sender_t *sender, lane_t *lane, bool *moved) 
     return TPV_OK;
 }
 
-static slot_t *lane_slot(lane_t *lane, unsigned index) {
-    return &lane->slots[(lane->head + index) % TPV_STREAM_WINDOW];
+/* Slots go round within the window, so no more staging places than that are ever used. */
+static slot_t *lane_slot(const tpv_sender_t *sender, lane_t *lane, unsigned index) {
+    return &lane->slots[(lane->head + index) % sender->chunks.window];
 }
 
 static void slot_fail(tpv_sender_t *sender, slot_t *slot, tpv_status_t status) {
@@ -171,12 +172,12 @@ static void slot_fail(tpv_sender_t *sender, slot_t *slot, tpv_status_t status) {
 /* Ask ahead for as many chunks as the window has, so that they are prepared while earlier ones are on the wire. */
 static void lane_ask(tpv_sender_t *sender, lane_t *lane, bool *moved) {
     while (lane->count < sender->chunks.window && lane->next < sender->chunks_total && !lane->last_asked) {
-        *lane_slot(lane, lane->count++) = (slot_t){.chunk = lane->next};
+        *lane_slot(sender, lane, lane->count++) = (slot_t){.chunk = lane->next};
         lane->next += sender->stream.comms;
     }
     uint32_t first_slot = (uint32_t)(lane - sender->lanes) * TPV_STREAM_WINDOW;
     for (unsigned i = lane->posted; i < lane->count; i++) {
-        slot_t *slot = lane_slot(lane, i);
+        slot_t *slot = lane_slot(sender, lane, i);
         if (slot->state != ASKED) continue;
         slot->bytes = tpv_stream_chunk_length(&sender->stream, slot->chunk);
         tpv_status_t status = sender->chunks.get(sender->chunks.user, first_slot + (uint32_t)(slot - lane->slots),
@@ -217,7 +218,7 @@ static size_t fill_trailer(const tpv_sender_t *sender, const slot_t *slot, tpv_t
 
 static tpv_status_t lane_post(tpv_sender_t *sender, lane_t *lane, bool *moved) {
     while (lane->posted < lane->count) {
-        slot_t *slot = lane_slot(lane, lane->posted);
+        slot_t *slot = lane_slot(sender, lane, lane->posted);
         tpv_trailer_t *trailer = &lane->control.trailers[slot - lane->slots];
         if (slot->state == ASKED) return TPV_OK;
         if (slot->state == READY) {
@@ -244,7 +245,7 @@ static tpv_status_t lane_collect(tpv_sender_t *sender, lane_t *lane, bool *moved
     }
     uint32_t first_slot = (uint32_t)(lane - sender->lanes) * TPV_STREAM_WINDOW;
     while (lane->posted > 0) {
-        slot_t *slot = lane_slot(lane, 0);
+        slot_t *slot = lane_slot(sender, lane, 0);
         if (slot->data_request) TPV_TRY(test(sender, &slot->data_request, slot->bytes, moved));
         if (slot->data_request) return TPV_OK;
         TPV_TRY(test(sender, &slot->trailer_request, TPV_TRAILER_BYTES, moved));
@@ -254,7 +255,7 @@ static tpv_status_t lane_collect(tpv_sender_t *sender, lane_t *lane, bool *moved
             sender->counts.chunks++;
             sender->counts.bytes += slot->bytes;
         }
-        lane->head = (lane->head + 1) % TPV_STREAM_WINDOW;
+        lane->head = (lane->head + 1) % sender->chunks.window;
         lane->posted--;
         lane->count--;
     }
