@@ -61,4 +61,13 @@ tpv_status_t tpv_tensor_measure(tpv_tensor_t *tensor);
  */
 tpv_status_t tpv_artifact_guard(const tpv_artifact_t *artifact, void (*body)(void *user), void *user);
 
+/*
+ * Check that all files, or the one that holds a tensor, have the size and modification time that they had when they
+ * were opened. A guard cannot see everything: the rest of the last page of a truncated file reads as zeros, and a file
+ * that is written to has other values than its artifact_id tells. So check after reading, before the bytes count as
+ * good. One system call for each file. TPV_ERR_FORMAT names the file; TPV_ERR_SYSTEM.
+ */
+tpv_status_t tpv_artifact_check(const tpv_artifact_t *artifact);
+tpv_status_t tpv_artifact_check_tensor(const tpv_artifact_t *artifact, const tpv_tensor_t *tensor);
+
 #endif

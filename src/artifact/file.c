@@ -31,6 +31,20 @@ tpv_status_t tpv_artifact_file_state(const tpv_artifact_file_t *file, tpv_file_s
     return TPV_OK;
 }
 
+tpv_status_t tpv_artifact_file_check(const tpv_artifact_file_t *file) {
+    tpv_file_state_t now = {0};
+    TPV_TRY(tpv_artifact_file_state(file, &now));
+    if (now.size < file->state.size)
+        return tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file shrank since it was opened: it had %llu bytes, now %llu",
+                             file->path, (unsigned long long)file->state.size, (unsigned long long)now.size);
+    if (now.size != file->state.size || now.mtime_ns != file->state.mtime_ns)
+        return tpv_error_set(TPV_ERR_FORMAT,
+                             "%.500s: the file was written to since it was opened: an artifact must not "
+                             "change while it is in use",
+                             file->path);
+    return TPV_OK;
+}
+
 /* Without a mapping. */
 static tpv_status_t open_regular(const char *path, tpv_artifact_file_t *file) {
     *file = (tpv_artifact_file_t){.descriptor = -1, .path = strdup(path)};
@@ -110,6 +124,16 @@ tpv_status_t tpv_artifact_text_read(const char *path, size_t limit, char **text,
     }
     tpv_artifact_file_close(&file);
     return status;
+}
+
+tpv_status_t tpv_artifact_check(const tpv_artifact_t *artifact) {
+    for (uint32_t i = 0; i < artifact->file_count; i++)
+        TPV_TRY(tpv_artifact_file_check(&artifact->files[i]));
+    return TPV_OK;
+}
+
+tpv_status_t tpv_artifact_check_tensor(const tpv_artifact_t *artifact, const tpv_tensor_t *tensor) {
+    return tensor->shard < artifact->file_count ? tpv_artifact_file_check(&artifact->files[tensor->shard]) : TPV_OK;
 }
 
 tpv_status_t tpv_artifact_guard(const tpv_artifact_t *artifact, void (*body)(void *user), void *user) {

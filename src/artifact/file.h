@@ -13,6 +13,10 @@ void tpv_artifact_file_close(tpv_artifact_file_t *file);
 /* The state as it is now. TPV_ERR_SYSTEM. */
 tpv_status_t tpv_artifact_file_state(const tpv_artifact_file_t *file, tpv_file_state_t *state);
 
+/* Check that the file has the size and the modification time that it had when it was opened. TPV_ERR_FORMAT if not,
+ * TPV_ERR_SYSTEM. */
+tpv_status_t tpv_artifact_file_check(const tpv_artifact_file_t *file);
+
 /* Read exactly `length` bytes at `offset`. TPV_ERR_FORMAT when the file ends before, TPV_ERR_SYSTEM. */
 tpv_status_t tpv_artifact_file_read(const tpv_artifact_file_t *file, uint64_t offset, size_t length, void *bytes);
 
