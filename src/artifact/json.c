@@ -132,6 +132,30 @@ tpv_status_t tpv_json_members(tpv_json_text_t text, tpv_json_visit_t visit, void
     return TPV_OK;
 }
 
+tpv_status_t tpv_json_items(tpv_json_text_t text, tpv_json_item_t visit, void *user) {
+    cursor_t cursor = {text, 0};
+    skip_space(&cursor);
+    if (peek(&cursor) != '[') return expected(&cursor, "an array");
+    cursor.at++;
+    skip_space(&cursor);
+    bool more = peek(&cursor) != ']';
+    if (!more) cursor.at++;
+    for (size_t index = 0; more; index++) {
+        size_t begin = cursor.at;
+        TPV_TRY(skip_value(&cursor));
+        TPV_TRY(visit(user, index, (tpv_json_text_t){text.start + begin, cursor.at - begin}));
+        skip_space(&cursor);
+        int next = peek(&cursor);
+        if (next != ',' && next != ']') return expected(&cursor, "',' or ']'");
+        more = next == ',';
+        cursor.at++;
+        if (more) skip_space(&cursor);
+    }
+    skip_space(&cursor);
+    if (cursor.at < text.length) return expected(&cursor, "nothing after the array");
+    return TPV_OK;
+}
+
 tpv_status_t tpv_json_parse(tpv_json_text_t text, size_t limit, json_t **json) {
     if (text.length > limit)
         return tpv_error_set(TPV_ERR_FORMAT, "a value of %zu bytes: expected at most %zu", text.length, limit);

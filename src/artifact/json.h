@@ -27,6 +27,12 @@ typedef tpv_status_t (*tpv_json_visit_t)(void *user, const char *name, tpv_json_
  * left to the visitor. TPV_ERR_FORMAT says what is wrong at which byte, TPV_ERR_NO_MEMORY, or what a visit returned. */
 tpv_status_t tpv_json_members(tpv_json_text_t text, tpv_json_visit_t visit, void *user);
 
+/* Called for each item of an array with the text of its value, whose syntax has yet to be checked. */
+typedef tpv_status_t (*tpv_json_item_t)(void *user, size_t index, tpv_json_text_t value);
+
+/* Walk the items of the one array that `text` must be, in the same way. */
+tpv_status_t tpv_json_items(tpv_json_text_t text, tpv_json_item_t visit, void *user);
+
 /* Parse a value of at most `limit` bytes into a tree, refusing duplicate names. The caller decrefs *json.
  * TPV_ERR_FORMAT, TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_json_parse(tpv_json_text_t text, size_t limit, json_t **json);
