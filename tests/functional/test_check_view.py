@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import ROOT  # noqa: F401  (puts scripts/lib on the path)
+
 from models import config_of
 from checkpoints.tensors import tensors_of
 from checkpoints.values import block_values, blocks
