@@ -6,11 +6,13 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <linux/filter.h>
+#include <linux/sockios.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -63,22 +65,29 @@ static void *connect_or_accept(bool sends, int in, int out) {
 }
 
 /* Make all sockets of this process deaf: whatever comes in is dropped before TCP sees it, so nothing is acknowledged.
- * To the other side this looks like a pulled cable. */
+ * To the other side this looks like a pulled cable, once there is nothing left that would be sent again and again. */
 static void unplug(void) {
     struct sock_filter drop_all = BPF_STMT(BPF_RET | BPF_K, 0);
     struct sock_fprog program = {.len = 1, .filter = &drop_all};
     for (int fd = 3; fd < 256; fd++) {
         int type;
         socklen_t length = sizeof type;
-        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0)
-            CHILD_CHECK(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0) continue;
+        int unacknowledged = 1;
+        for (int64_t deadline = tpv_deadline_in(10); unacknowledged;) {
+            CHILD_CHECK(ioctl(fd, SIOCOUTQ, &unacknowledged) == 0 && !tpv_deadline_passed(deadline));
+            sched_yield();
+        }
+        /* Its own keepalive must not reset the connection. */
+        int off = 0;
+        CHILD_CHECK(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &off, sizeof off) == 0);
+        CHILD_CHECK(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
     }
 }
 
 /* The side that meets its fate: moves a few blocks, tells, and then waits for the end. */
 static int doomed(void *argument) {
     scene_t *scene = argument;
-    setenv("TPVIEW_NET_PEER_TIMEOUT", "3", 1);
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), 11) == ncclSuccess);
     void *comm = connect_or_accept(scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
     char *block = malloc(BLOCK);
