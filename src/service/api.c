@@ -72,6 +72,25 @@ static void on_outcome(tpv_fetch_job_t *job) {
     tpv_exchange_resume(job->connection);
 }
 
+/* The lease is held from here, before the first byte is read, until the mover ends it. */
+static tpv_status_t begin_lease(tpv_service_t *service, tpv_fetch_job_t *job) {
+    const tpv_request_t *request = &job->request;
+    int64_t idle_ttl = (int64_t)(service->options.lease_ttl_s * (double)TPV_NS_PER_SECOND);
+    tpv_export_key_t key = {.artifact_id = request->artifact_id,
+                            .view_id = tpv_view_id(job->view),
+                            .device = "host",
+                            .label = job->entry->label};
+    tpv_lease_request_t lease = {.lease_id = request->fetch_id_text,
+                                 .ttl_ns =
+                                     job->deadline == TPV_DEADLINE_NEVER ? idle_ttl : tpv_deadline_left(job->deadline),
+                                 .bytes_total = job->stream.bytes,
+                                 .remote_host = request->host,
+                                 .remote_pid = request->pid,
+                                 .tp_rank = request->tp_rank,
+                                 .tp_size = request->tp_size};
+    return tpv_exports_lease(&service->exports, &key, &lease, idle_ttl, job->deadline, &job->lease, &job->reused);
+}
+
 static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
     size_t length = 0;
     const char *body = tpv_exchange_body(exchange, &length);
@@ -94,7 +113,7 @@ static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchan
         .comms = request->comms, .chunk_bytes = request->chunk_bytes, .bytes = tpv_view_stats(job->view).bytes};
     memcpy(job->stream.id, request->fetch_id, TPV_ID_BYTES);
     job->deadline = request->deadline_ms ? tpv_deadline_in((double)request->deadline_ms / 1000.0) : TPV_DEADLINE_NEVER;
-    return tpv_service_lease_begin(service, job);
+    return begin_lease(service, job);
 }
 
 static void begin_fetch(tpv_service_t *service, tpv_exchange_t *exchange) {
@@ -170,7 +189,7 @@ static void list_leases(tpv_service_t *service, tpv_exchange_t *exchange) {
         json_array_append_new(list,
                               json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:I, s:I}", "lease_id",
                                         lease->lease_id, "artifact", lease->artifact, "view_id", lease->view_id,
-                                        "state", tpv_export_state_name(lease->state), "host", lease->host, "pid",
+                                        "state", tpv_lease_state_name(lease->lease_state), "host", lease->host, "pid",
                                         (int)lease->rank_pid, "tp_rank", (int)lease->tp_rank, "tp_size",
                                         (int)lease->tp_size, "age_s", lease->age_s, "bytes_done",
                                         (json_int_t)lease->bytes_done, "bytes_total", (json_int_t)lease->bytes_total));

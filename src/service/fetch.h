@@ -12,7 +12,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
-#include "lifecycle/table.h"
+#include "lifecycle/lease.h"
 #include "service/catalog.h"
 #include "service/feeder.h"
 #include "service/request.h"
@@ -36,7 +36,7 @@ struct tpv_fetch_job {
     int descriptor;                       /* the control connection's, watched while it is suspended */
     void (*answer)(tpv_fetch_job_t *job); /* called once by the mover when `outcome` is set */
     void *connection;
-    tpv_lease_ref_t lease;
+    tpv_lease_t lease;
     bool reused; /* the export was there already */
 
     /* The mover's alone. */

@@ -61,7 +61,7 @@ static void answer(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status
 static void stop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     tpv_sender_close(job->sender);
     job->sender = NULL;
-    tpv_lease_end(mover->options.table, &job->lease);
+    tpv_lease_end(mover->options.table, job->lease);
     job->state = TPV_FETCH_STOPPING;
 }
 
@@ -95,6 +95,7 @@ static tpv_status_t look_around(tpv_mover_t *mover, tpv_fetch_job_t *job) {
 }
 
 static tpv_status_t start(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    TPV_TRY(tpv_lease_attach(mover->options.table, job->lease));
     TPV_TRY(tpv_feeder_open(mover->options.pool, job->view, job->entry->artifact, &job->stream, &job->feeder));
     size_t count = 0;
     const tpv_region_t *regions = tpv_feeder_regions(job->feeder, &count);
@@ -111,7 +112,7 @@ static tpv_status_t renew(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     if (now < job->next_renewal) return TPV_OK;
     job->next_renewal = now + RENEWAL_PERIOD_NS;
     job->expires = job->deadline != TPV_DEADLINE_NEVER ? job->deadline : now + mover->options.lease_ttl_ns;
-    return tpv_lease_progress(mover->options.table, &job->lease, tpv_sender_counts(job->sender).bytes, job->expires);
+    return tpv_lease_progress(mover->options.table, job->lease, tpv_sender_counts(job->sender).bytes);
 }
 
 static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "lifecycle/sweep.h"
 #include "service/api.h"
 
 #define REFUSAL_S 2.0
@@ -21,6 +22,8 @@ tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_catalog_
     if (status == TPV_OK) status = tpv_pool_open(options->threads, &s->pool);
     if (status == TPV_OK) status = tpv_table_open(NULL, TPV_OPEN_CREATE, &s->table);
     if (status == TPV_OK) {
+        tpv_table_sweep(s->table, NULL); /* what a service that died here has left */
+        tpv_exports_init(&s->exports, s->table);
         tpv_mover_options_t mover = {.net = s->net,
                                      .pool = s->pool,
                                      .table = s->table,
@@ -64,6 +67,7 @@ void tpv_service_close(tpv_service_t *service, double drain_s) {
     tpv_mover_stop(service->mover);
     tpv_http_server_close(service->http); /* connections that close here still wake the mover */
     tpv_mover_close(service->mover);
+    tpv_exports_clear(&service->exports);
     tpv_table_close(service->table);
     tpv_pool_close(service->pool);
     tpv_net_close(service->net);

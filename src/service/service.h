@@ -2,6 +2,7 @@
 #ifndef SERVICE_SERVICE_H
 #define SERVICE_SERVICE_H
 
+#include "service/exports.h"
 #include "service/http_server.h"
 #include "service/mover.h"
 
@@ -20,6 +21,7 @@ typedef struct tpv_service {
     tpv_net_t *net;
     tpv_pool_t *pool;
     tpv_table_t *table;
+    tpv_exports_t exports;
     tpv_metrics_t metrics;
     tpv_mover_t *mover;
     tpv_http_server_t *http;
