@@ -120,7 +120,7 @@ check-functional: tests
 	scripts/run-tests $(B) $(FUNCTIONAL)
 
 check-python: tests
-	TPVIEW_BUILD=$(abspath $(B)) scripts/run-pytest tests
+	TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests
 
 check-asan:
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check-unit check-functional

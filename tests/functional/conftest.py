@@ -1,4 +1,4 @@
-"""Fixtures that start the built programs. TPVIEW_BUILD names the build folder (default: build). Every test has a lease
+"""Fixtures that start the built programs. TEST_BUILD names the build folder (default: build). Every test has a lease
 table and a digest cache of its own, every program that it starts has a time limit, and none outlives it."""
 
 import json
@@ -23,7 +23,7 @@ LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
 
 @pytest.fixture(scope="session")
 def build() -> Path:
-    folder = Path(os.environ.get("TPVIEW_BUILD", ROOT / "build")).resolve()
+    folder = Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve()
     if not (folder / "bin" / "tpview").exists():
         pytest.fail(f"{folder}/bin/tpview is not built: run make tests", pytrace=False)
     return folder

@@ -63,7 +63,7 @@ typedef struct {
 
 static void pair_open(pair_t *pair, const char *plugin, uint64_t bytes, uint32_t chunk, uint32_t comms) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/%s", getenv("TPVIEW_BUILD"), plugin);
+    snprintf(path, sizeof path, "%s/%s", getenv("TEST_BUILD"), plugin);
     memset(pair, 0, sizeof *pair);
     if (tpv_net_open(path, &pair->net) != TPV_OK) fail_msg("%s", tpv_error_message());
     pair->stream = (tpv_stream_t){.comms = comms, .chunk_bytes = chunk, .bytes = bytes};

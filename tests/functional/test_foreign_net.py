@@ -51,8 +51,8 @@ def test_plugin_that_is_not_there(tiny, start_service, tpview, tmp_path):
 def test_corrupt_message(tiny, start_service, tpview, plugin, tmp_path, message):
     """One bit of one message is flipped on its way: the chunk's digest tells, and no output file is left."""
     env = {"NCCL_NET_PLUGIN": str(plugin("tests/libcorruptnet.so")),
-           "TPVIEW_TEST_REAL_NET": str(plugin("lib/libnccl-net-tpview.so")),
-           "TPVIEW_TEST_CORRUPT_MESSAGE": str(message)}
+           "TEST_REAL_NET": str(plugin("lib/libnccl-net-tpview.so")),
+           "TEST_CORRUPT_MESSAGE": str(message)}
     service = start_service(f"qwen3@1={tiny('qwen3')}", env=env)
     done = tpview(*fetch_command(service.source, tmp_path / "view"))
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "digest" in done.stderr
