@@ -35,8 +35,7 @@ static int sum_of_terms(size_t place, int ranks) {
             if (to[i] != (c_type)sum_of_terms(i, rank->count))                                                         \
                 rank_fail(#name ": element %zu of %zu is wrong", i, count);                                            \
         rank_free(from);                                                                                               \
-        if (!in_place)                                                                                                 \
-            rank_free(to);                                                                                             \
+        if (!in_place) rank_free(to);                                                                                  \
     }
 DEFINE_ALL_REDUCE(all_reduce_int, int32_t, NCCL_INT32)
 DEFINE_ALL_REDUCE(all_reduce_long, int64_t, NCCL_INT64)
@@ -53,20 +52,17 @@ static void all_gather(struct rank *rank, nccl_comm_t comm, sim_stream_t *stream
     for (int i = 0; i < rank->count; i++)
         rank_verify(to + (size_t)i * size, size, (unsigned)i, "all-gather");
     rank_free(to);
-    if (!in_place)
-        rank_free(from);
+    if (!in_place) rank_free(from);
 }
 
-static void broadcast(struct rank *rank, nccl_comm_t comm, sim_stream_t *stream, size_t size, int root,
-                      bool in_place) {
+static void broadcast(struct rank *rank, nccl_comm_t comm, sim_stream_t *stream, size_t size, int root, bool in_place) {
     unsigned char *from = rank_allocate(size), *to = in_place ? from : rank_allocate(size);
     rank_fill(from, size, (unsigned)rank->index);
     RANK_CHECK(rank, rank->nccl->Broadcast(from, to, size, NCCL_UINT8, root, comm, stream));
     sim_stream_synchronize(stream);
     rank_verify(to, size, (unsigned)root, "broadcast");
     rank_free(from);
-    if (!in_place)
-        rank_free(to);
+    if (!in_place) rank_free(to);
 }
 
 static void run_collectives(struct rank *rank) {
@@ -134,8 +130,7 @@ static void run_mixed(struct rank *rank) {
     }
     sim_stream_synchronize(stream);
     for (size_t i = 0; i < SIZE; i++)
-        if (sums[i] != (float)sum_of_terms(i, rank->count))
-            rank_fail("sum %zu is wrong", i);
+        if (sums[i] != (float)sum_of_terms(i, rank->count)) rank_fail("sum %zu is wrong", i);
     for (int i = 0; i < rank->count; i++)
         rank_verify(gathered + (size_t)i * SIZE, SIZE, (unsigned)i, "gathered");
     rank_verify(shared, SIZE, 1, "broadcast");
@@ -152,8 +147,8 @@ static void groups_of_mixed_operations(void **state) {
 int main(void) {
     scenario_require_nccl();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_ranks_simple), cmocka_unit_test(two_ranks_ll),
-        cmocka_unit_test(three_ranks_simple), cmocka_unit_test(four_ranks_ll),
+        cmocka_unit_test(two_ranks_simple),           cmocka_unit_test(two_ranks_ll),
+        cmocka_unit_test(three_ranks_simple),         cmocka_unit_test(four_ranks_ll),
         cmocka_unit_test(groups_of_mixed_operations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
