@@ -40,3 +40,7 @@ const struct nccl *nccl_load(const char *path) {
 #undef LOAD
     return &nccl;
 }
+
+bool nccl_reports_network_errors(const struct nccl *nccl) {
+    return nccl->version >= 21900 && !(nccl->version >= 22600 && nccl->version < 22800);
+}

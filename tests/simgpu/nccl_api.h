@@ -3,6 +3,7 @@
 #ifndef SIMGPU_NCCL_API_H
 #define SIMGPU_NCCL_API_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct nccl_comm *nccl_comm_t;
@@ -36,5 +37,9 @@ struct nccl {
 /* Loads the libnccl.so.2 at `path` into this process and attaches the simulated device to it. Ends the process with a
  * message when that fails. Call it once per process, before NCCL's environment variables may no longer change. */
 const struct nccl *nccl_load(const char *path);
+
+/* Whether ncclCommGetAsyncError tells of an error that the network returned. Releases before 2.19, and 2.26 and 2.27,
+ * lose it: NVIDIA/nccl src/proxy.cc, progressOps() and ncclProxyProgress(), compared at every tag. */
+bool nccl_reports_network_errors(const struct nccl *nccl);
 
 #endif

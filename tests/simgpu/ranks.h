@@ -63,8 +63,9 @@ void rank_free(void *memory);
 void rank_fill(void *memory, size_t size, unsigned seed);
 void rank_verify(const void *memory, size_t size, unsigned seed, const char *what);
 
-/* Waits until the communicator reports an error, at most `seconds`, and returns the error. */
-int rank_wait_error(struct rank *rank, nccl_comm_t comm, int seconds);
+/* Waits until the communicator reports an error; fails the rank after `seconds`. Returns at once with releases of NCCL
+ * that report none. */
+void rank_wait_error(struct rank *rank, nccl_comm_t comm, int seconds);
 
 /* Waits until *condition, written by another thread, is no longer 0; fails the rank after `seconds`. */
 void rank_wait_byte(const volatile unsigned char *byte, int seconds, const char *what);
