@@ -1,0 +1,5 @@
+/* The one place that knows every transport. */
+#include "core/transport.h"
+#include "tcp/tcp.h"
+
+const tpv_transport_t *const tpv_transports[] = {&tpv_tcp_transport, NULL};

@@ -1,0 +1,122 @@
+#include "core/net.h"
+
+#include <stdbool.h>
+
+#include "core/fork.h"
+#include "core/log.h"
+#include "core/params.h"
+#include "core/transport.h"
+
+static ncclResult_t refuse_after_fork(void) {
+    TPV_NET_WARN("a forked process used a connection of its parent: it has to make its own");
+    return ncclInvalidUsage;
+}
+
+static inline bool foreign(unsigned fork_generation) {
+    return fork_generation != tpv_fork_generation();
+}
+
+ncclResult_t tpv_net_init(ncclDebugLogger_t logger) {
+    tpv_net_log_set(logger);
+    tpv_net_params_check();
+    tpv_fork_watch();
+    return tpv_devices_discover();
+}
+
+void tpv_net_abandon(const void *owner) {
+    if (!owner) return;
+    for (int i = 0; tpv_transports[i]; i++)
+        tpv_transports[i]->abandon(owner);
+    tpv_devices_log_stats();
+}
+
+ncclResult_t tpv_net_devices(int *count) {
+    *count = tpv_device_count();
+    return ncclSuccess;
+}
+
+ncclResult_t tpv_net_listen(int index, int traffic_class, void *handle, void **listener) {
+    *listener = NULL;
+    tpv_device_t *device = tpv_device_get(index);
+    if (!device) return ncclInvalidArgument;
+    tpv_listener_t *made = NULL;
+    ncclResult_t result = device->transport->listen(device, traffic_class, handle, &made);
+    *listener = made;
+    return result;
+}
+
+ncclResult_t tpv_net_connect(const void *owner, int index, int traffic_class, void *handle, void **comm) {
+    *comm = NULL;
+    tpv_device_t *device = tpv_device_get(index);
+    if (!device) return ncclInvalidArgument;
+    tpv_comm_t *made = NULL;
+    ncclResult_t result = device->transport->connect(owner, device, traffic_class, handle, &made);
+    *comm = made;
+    return result;
+}
+
+ncclResult_t tpv_net_accept(void *listener, void **comm, ncclNetDeviceHandle_t **device_comm) {
+    (void)device_comm; /* only device offload looks at it */
+    tpv_listener_t *from = listener;
+    *comm = NULL;
+    if (foreign(from->fork_generation)) return refuse_after_fork();
+    tpv_comm_t *made = NULL;
+    ncclResult_t result = from->transport->accept(from, &made);
+    *comm = made;
+    return result;
+}
+
+ncclResult_t tpv_net_register(void *comm, void *data, size_t size, int type, void **registration) {
+    tpv_comm_t *on = comm;
+    *registration = NULL;
+    return on->ops->register_memory(on, data, size, type, registration);
+}
+
+ncclResult_t tpv_net_deregister(void *comm, void *registration) {
+    tpv_comm_t *on = comm;
+    return on->ops->deregister_memory(on, registration);
+}
+
+ncclResult_t tpv_net_isend(void *comm, void *data, size_t size, int tag, void *registration, void *profiler_handle,
+                           void **request) {
+    (void)profiler_handle;
+    tpv_comm_t *on = comm;
+    *request = NULL;
+    if (foreign(on->fork_generation)) return refuse_after_fork();
+    return on->ops->isend(on, data, size, tag, registration, request);
+}
+
+ncclResult_t tpv_net_irecv(void *comm, int count, void **data, size_t *sizes, int *tags, void **registrations,
+                           void **profiler_handles, void **request) {
+    (void)profiler_handles;
+    tpv_comm_t *on = comm;
+    /* What *request holds now means nothing, NCCL_NET_OPTIONAL_RECV_COMPLETION included: completion costs nothing. */
+    *request = NULL;
+    if (foreign(on->fork_generation)) return refuse_after_fork();
+    return on->ops->irecv(on, count, data, sizes, tags, registrations, request);
+}
+
+ncclResult_t tpv_net_iflush(void *comm, int count, void **data, int *sizes, void **registrations, void **request) {
+    (void)comm, (void)count, (void)data, (void)sizes, (void)registrations;
+    *request = NULL; /* data was written by the CPU: there is nothing to wait for */
+    return ncclSuccess;
+}
+
+ncclResult_t tpv_net_test(void *request, int *done, int *sizes) {
+    tpv_request_t *of = request;
+    *done = 0;
+    if (foreign(of->comm->fork_generation)) return refuse_after_fork();
+    return of->comm->ops->test(of, done, sizes);
+}
+
+ncclResult_t tpv_net_close(void *comm) {
+    tpv_comm_t *on = comm;
+    if (on) on->ops->close(on);
+    return ncclSuccess;
+}
+
+ncclResult_t tpv_net_close_listener(void *listener) {
+    tpv_listener_t *from = listener;
+    if (from) from->transport->close_listener(from);
+    return ncclSuccess;
+}

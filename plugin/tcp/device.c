@@ -1,0 +1,82 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/params.h"
+#include "tcp/tcp.h"
+#include "tcp/wire.h"
+
+/* Mb/s. Interfaces that do not know (virtual ones say -1 or nothing) count as 10 Gb/s, as with NCCL's Socket transport
+ * (ncclNetSocketGetSpeed, src/transport/net_socket.cc at v2.28.9). */
+static int interface_speed(const char *name) {
+    char path[64];
+    int speed = -1;
+    snprintf(path, sizeof path, "/sys/class/net/%.*s/speed", IF_NAMESIZE, name);
+    FILE *file = fopen(path, "re");
+    if (file) {
+        if (fscanf(file, "%d", &speed) != 1) speed = -1;
+        fclose(file);
+    }
+    return speed > 0 ? speed : 10000;
+}
+
+static int family_wanted(void) {
+    const char *text = tpv_net_param_string(TPV_NET_PARAM_FAMILY);
+    if (!*text) return AF_UNSPEC;
+    if (strcmp(text, "AF_INET") == 0) return AF_INET;
+    if (strcmp(text, "AF_INET6") == 0) return AF_INET6;
+    TPV_NET_WARN("NCCL_SOCKET_FAMILY=%s is ignored: expected AF_INET or AF_INET6", text);
+    return AF_UNSPEC;
+}
+
+static ncclResult_t add(const tpv_interface_t *interface) {
+    tpv_tcp_device_t *device = calloc(1, sizeof *device);
+    char path[64], text[TPV_ADDRESS_TEXT];
+    if (!device || !(device->base.name = strdup(interface->name))) {
+        free(device);
+        TPV_NET_WARN("out of memory");
+        return ncclSystemError;
+    }
+    snprintf(path, sizeof path, "/sys/class/net/%.*s/device", IF_NAMESIZE, interface->name);
+    device->interface = *interface;
+    device->base.transport = &tpv_tcp_transport;
+    device->base.pci_path = realpath(path, NULL); /* NULL: a virtual interface */
+    device->base.guid = (uint64_t)tpv_device_count();
+    device->base.pointer_support = NCCL_PTR_HOST;
+    device->base.speed = interface_speed(interface->name);
+    device->base.receives_max = 1;
+    device->base.message_max = TPV_TCP_MESSAGE_MAX;
+    TPV_NET_INFO("TCP device %d: %s at %s, %d Mb/s", tpv_device_count(), interface->name,
+                 tpv_address_print(&interface->addresses[0], text), device->base.speed);
+    if (!tpv_device_add(&device->base)) {
+        free(device->base.pci_path);
+        free(device->base.name);
+        free(device);
+    }
+    return ncclSuccess;
+}
+
+static ncclResult_t discover(void) {
+    tpv_interface_t interfaces[TPV_INTERFACES_MAX];
+    int count = tpv_interfaces_find(tpv_net_param_string(TPV_NET_PARAM_IFNAME), family_wanted(), interfaces);
+    if (count < 0) {
+        TPV_NET_WARN("getifaddrs: %s", strerror(errno));
+        return ncclSystemError;
+    }
+    ncclResult_t result = ncclSuccess;
+    for (int i = 0; i < count && result == ncclSuccess; i++)
+        result = add(&interfaces[i]);
+    return result;
+}
+
+const tpv_transport_t tpv_tcp_transport = {
+    .name = "TCP",
+    .discover = discover,
+    .listen = tpv_tcp_listen,
+    .connect = tpv_tcp_connect,
+    .accept = tpv_tcp_accept,
+    .close_listener = tpv_tcp_close_listener,
+    .abandon = tpv_tcp_abandon,
+};

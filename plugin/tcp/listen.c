@@ -1,0 +1,213 @@
+/*
+ * Listening and accepting. A new connection is a stranger until its hello has proved that it knows the handle's id. Up
+ * to PENDING_MAX strangers are heard side by side, each with its own deadline, so none of them can hold up a rightful
+ * peer; all of it happens inside accept.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/fork.h"
+#include "core/log.h"
+#include "core/params.h"
+#include "tcp/comm.h"
+#include "tcp/socket.h"
+
+#define PENDING_MAX 64
+#define BACKLOG 4096
+/* When all places are taken, a stranger that was heard for so long makes room for the next. */
+#define PATIENCE_NS TPV_NS_PER_SECOND
+
+typedef struct {
+    int fd;
+    size_t got;
+    int64_t since;
+    tpv_address_t peer;
+    tpv_tcp_hello_t hello;
+} pending_t;
+
+/* Belongs to the one thread that accepts. */
+typedef struct {
+    tpv_listener_t base;
+    tpv_tcp_device_t *device;
+    int traffic_class;
+    uint8_t id[TPV_TCP_ID_BYTES];
+    int fd_count, pending_count;
+    int fds[TPV_TCP_ADDRESSES_MAX];
+    bool warned; /* of a stranger */
+    pending_t pending[PENDING_MAX];
+} tcp_listener_t;
+
+static ncclResult_t listen_at(tcp_listener_t *listener, const tpv_address_t *wanted, tpv_tcp_handle_t *handle) {
+    tpv_address_t address = *wanted;
+    char text[TPV_ADDRESS_TEXT];
+    const char *call = "socket";
+    int one = 1;
+    int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) goto failed;
+    if (address.any.sa_family == AF_INET6) (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    call = "bind";
+    if (bind(fd, &address.any, tpv_address_length(&address)) != 0) goto failed;
+    call = "listen";
+    if (listen(fd, BACKLOG) != 0) goto failed;
+    call = "getsockname";
+    socklen_t length = sizeof address;
+    if (getsockname(fd, &address.any, &length) != 0) goto failed;
+    tpv_tcp_handle_add(handle, &address);
+    listener->fds[listener->fd_count++] = fd;
+    return ncclSuccess;
+failed:
+    TPV_NET_WARN("cannot listen at %s (%s): %s: %s", tpv_address_print(wanted, text), listener->device->base.name, call,
+                 strerror(errno));
+    if (fd >= 0) close(fd);
+    return ncclSystemError;
+}
+
+ncclResult_t tpv_tcp_listen(tpv_device_t *base, int traffic_class, void *handle, tpv_listener_t **listener) {
+    tpv_tcp_device_t *device = (tpv_tcp_device_t *)base;
+    tcp_listener_t *made = calloc(1, sizeof *made);
+    if (!made) {
+        TPV_NET_WARN("out of memory");
+        return ncclSystemError;
+    }
+    made->base.transport = &tpv_tcp_transport;
+    made->base.fork_generation = tpv_fork_generation();
+    made->device = device;
+    made->traffic_class = traffic_class;
+    tpv_tcp_handle_t content;
+    ncclResult_t result = tpv_tcp_handle_create(&content);
+    for (int i = 0; i < device->interface.address_count && result == ncclSuccess; i++)
+        result = listen_at(made, &device->interface.addresses[i], &content);
+    if (result != ncclSuccess) {
+        tpv_tcp_close_listener(&made->base);
+        return result;
+    }
+    memcpy(made->id, content.id, sizeof made->id);
+    memcpy(handle, &content, sizeof content);
+    *listener = &made->base;
+    return ncclSuccess;
+}
+
+static void forget(tcp_listener_t *listener, int index) {
+    listener->pending[index] = listener->pending[--listener->pending_count];
+}
+
+static void drop(tcp_listener_t *listener, int index, const char *why) {
+    char text[TPV_ADDRESS_TEXT];
+    uint64_t before = atomic_fetch_add_explicit(&listener->device->base.stats.strangers, 1, memory_order_relaxed);
+    /* One warning for each listener: a scanner must not fill the log. */
+    if (!listener->warned)
+        TPV_NET_WARN("dropped a connection from %s (%s): %s; it is stranger %" PRIu64,
+                     tpv_address_print(&listener->pending[index].peer, text), listener->device->base.name, why,
+                     before + 1);
+    listener->warned = true;
+    close(listener->pending[index].fd);
+    forget(listener, index);
+}
+
+/* False when all places are taken by strangers that still have a right to be heard. */
+static bool have_place(tcp_listener_t *listener, int64_t now) {
+    if (listener->pending_count < PENDING_MAX) return true;
+    int oldest = 0;
+    for (int i = 1; i < PENDING_MAX; i++)
+        if (listener->pending[i].since < listener->pending[oldest].since) oldest = i;
+    if (now - listener->pending[oldest].since < PATIENCE_NS) return false;
+    drop(listener, oldest, "it sent no whole hello and others are waiting");
+    return true;
+}
+
+/* Take what the kernel has from one listening socket. */
+static ncclResult_t gather_strangers(tcp_listener_t *listener, int fd, int64_t now) {
+    for (int i = 0; i < PENDING_MAX && have_place(listener, now); i++) {
+        pending_t *pending = &listener->pending[listener->pending_count];
+        socklen_t length = sizeof pending->peer;
+        int accepted = accept4(fd, &pending->peer.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (accepted < 0) {
+            if (errno == EAGAIN) return ncclSuccess;
+            /* accept(2): Linux hands errors of the new connection over here. They mean one stranger less. */
+            if (tpv_tcp_errno_is_remote(errno) || errno == EINTR || errno == EPERM || errno == ENETDOWN) continue;
+            TPV_NET_WARN("accept on %s: %s", listener->device->base.name, strerror(errno));
+            return ncclSystemError;
+        }
+        pending->fd = accepted;
+        pending->got = 0;
+        pending->since = now;
+        listener->pending_count++;
+    }
+    return ncclSuccess;
+}
+
+/* Read more of a hello. True when it is whole and right; otherwise *dropped says whether the stranger is gone. */
+static bool hear(tcp_listener_t *listener, int index, int64_t now, bool *dropped) {
+    pending_t *pending = &listener->pending[index];
+    char *into = (char *)&pending->hello + pending->got;
+    ssize_t got = recv(pending->fd, into, sizeof pending->hello - pending->got, MSG_DONTWAIT);
+    const char *why = NULL;
+    if (got > 0) {
+        pending->got += (size_t)got;
+        if (!tpv_tcp_hello_begins(&pending->hello, pending->got))
+            why = "it did not begin with a hello of this plugin";
+        else if (pending->got == sizeof pending->hello && pending->hello.version != TPV_TCP_VERSION)
+            why = "it speaks another version of the protocol: all ranks need the same release of the plugin";
+        else if (pending->got == sizeof pending->hello && !tpv_tcp_hello_proves(&pending->hello, listener->id))
+            why = "it does not know this listener's id";
+        else if (pending->got == sizeof pending->hello)
+            return true;
+    } else if (got == 0) {
+        why = "it closed before its hello was whole";
+    } else if (errno != EAGAIN && errno != EINTR) {
+        why = strerror(errno);
+    }
+    if (!why && now - pending->since > tpv_net_param_int(TPV_NET_PARAM_HANDSHAKE_TIMEOUT) * TPV_NS_PER_SECOND)
+        why = "it sent no whole hello in time (TPVIEW_NET_HANDSHAKE_TIMEOUT)";
+    *dropped = why != NULL;
+    if (why) drop(listener, index, why);
+    return false;
+}
+
+/* The rightful peer: answer it and make the comm. *comm stays NULL when it is gone already. */
+static ncclResult_t welcome(tcp_listener_t *listener, int index, tpv_comm_t **comm) {
+    pending_t pending = listener->pending[index];
+    tpv_tcp_socket_tune(pending.fd, pending.peer.any.sa_family, listener->traffic_class);
+    tpv_tcp_welcome_t answer = tpv_tcp_welcome();
+    /* An empty send buffer takes these few bytes whole, so anything else means a lost connection. */
+    if (send(pending.fd, &answer, sizeof answer, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof answer) {
+        drop(listener, index, "it went away during the handshake");
+        return ncclSuccess;
+    }
+    forget(listener, index);
+    ncclResult_t result = tpv_tcp_comm_create(listener->device, pending.fd, &tpv_tcp_receive_ops, comm);
+    if (result != ncclSuccess) close(pending.fd);
+    return result;
+}
+
+ncclResult_t tpv_tcp_accept(tpv_listener_t *base, tpv_comm_t **comm) {
+    tcp_listener_t *listener = (tcp_listener_t *)base;
+    int64_t now = tpv_clock_ns();
+    for (int i = 0; i < listener->fd_count; i++) {
+        ncclResult_t result = gather_strangers(listener, listener->fds[i], now);
+        if (result != ncclSuccess) return result;
+    }
+    for (int i = 0; i < listener->pending_count;) {
+        bool dropped = false;
+        if (hear(listener, i, now, &dropped)) {
+            ncclResult_t result = welcome(listener, i, comm);
+            if (result != ncclSuccess || *comm) return result;
+        } else if (!dropped) {
+            i++;
+        }
+    }
+    return ncclSuccess;
+}
+
+void tpv_tcp_close_listener(tpv_listener_t *base) {
+    tcp_listener_t *listener = (tcp_listener_t *)base;
+    for (int i = 0; i < listener->pending_count; i++)
+        close(listener->pending[i].fd);
+    for (int i = 0; i < listener->fd_count; i++)
+        close(listener->fds[i]);
+    free(listener);
+}

@@ -1,0 +1,57 @@
+#include "tcp/socket.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+
+#include "core/params.h"
+
+static void set(int fd, int level, int name, int value) {
+    (void)setsockopt(fd, level, name, &value, sizeof value);
+}
+
+void tpv_tcp_socket_tune(int fd, int family, int traffic_class) {
+    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    /* Keepalive finds a lost peer while nothing is being sent, which is all that a receiver can do. TCP_USER_TIMEOUT is
+     * not set: it would also end connections to live peers that do not read for so long (tcp_probe_timer in Linux
+     * net/ipv4/tcp_timer.c); senders use tpv_tcp_peer_is_silent instead. */
+    int timeout = (int)tpv_net_param_int(TPV_NET_PARAM_PEER_TIMEOUT);
+    int interval = timeout / 6 > 0 ? timeout / 6 : 1;
+    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, timeout - 3 * interval > 0 ? timeout - 3 * interval : 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+    int64_t send_buffer = tpv_net_param_int(TPV_NET_PARAM_SNDBUF);
+    int64_t receive_buffer = tpv_net_param_int(TPV_NET_PARAM_RCVBUF);
+    if (send_buffer > 0) set(fd, SOL_SOCKET, SO_SNDBUF, (int)send_buffer);
+    if (receive_buffer > 0) set(fd, SOL_SOCKET, SO_RCVBUF, (int)receive_buffer);
+    if (traffic_class >= 0 && family == AF_INET6) set(fd, IPPROTO_IPV6, IPV6_TCLASS, traffic_class);
+    if (traffic_class >= 0 && family == AF_INET) set(fd, IPPROTO_IP, IP_TOS, traffic_class);
+}
+
+bool tpv_tcp_errno_is_remote(int error_number) {
+    switch (error_number) {
+    case ECONNRESET:
+    case ECONNREFUSED:
+    case ECONNABORTED:
+    case EPIPE:
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENETRESET:
+    case ENOTCONN:
+    case EPROTO:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool tpv_tcp_peer_is_silent(int fd) {
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return false;
+    /* Both counters return to zero with every acknowledgement. One unanswered probe may just be on its way. */
+    bool asked = info.tcpi_retransmits >= 2 || info.tcpi_probes >= 2;
+    return asked && info.tcpi_last_ack_recv >= (uint64_t)tpv_net_param_int(TPV_NET_PARAM_PEER_TIMEOUT) * 1000;
+}

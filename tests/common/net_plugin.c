@@ -1,0 +1,180 @@
+#include "common/net_plugin.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static char log_text[1 << 16];
+static size_t log_length;
+
+__attribute__((format(printf, 5, 6))) static void logger(ncclDebugLogLevel level, unsigned long flags, const char *file,
+                                                         int line, const char *format, ...) {
+    (void)flags;
+    char text[1200];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    pthread_mutex_lock(&log_lock);
+    int left = (int)(sizeof log_text - log_length);
+    int length =
+        snprintf(log_text + log_length, (size_t)left, "%s %s\n", level == NCCL_LOG_WARN ? "WARN" : "INFO", text);
+    if (length > 0 && length < left) log_length += (size_t)length;
+    pthread_mutex_unlock(&log_lock);
+    if (getenv("TPVIEW_TEST_LOG")) fprintf(stderr, "%s:%d %s\n", file, line, text);
+}
+
+const char *net_log_text(void) {
+    return log_text;
+}
+
+void net_log_clear(void) {
+    pthread_mutex_lock(&log_lock);
+    log_length = 0;
+    log_text[0] = '\0';
+    pthread_mutex_unlock(&log_lock);
+}
+
+int net_log_count(const char *text) {
+    int count = 0;
+    for (const char *at = log_text; (at = strstr(at, text)); at += strlen(text))
+        count++;
+    return count;
+}
+
+const char *net_plugin_path(const char *name) {
+    static char path[4096];
+    const char *build = getenv("TPVIEW_BUILD");
+    snprintf(path, sizeof path, "%s/%s", build ? build : "build", name ? name : "lib/libnccl-net-tpview.so");
+    return path;
+}
+
+ncclResult_t net_plugin_open(net_plugin_t *net, const char *path, int version) {
+    memset(net, 0, sizeof *net);
+    char symbol[32];
+    snprintf(symbol, sizeof symbol, "ncclNetPlugin_v%d", version);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *table = library ? dlsym(library, symbol) : NULL;
+    if (!table) {
+        fprintf(stderr, "%s of %s: %s\n", symbol, path, dlerror());
+        exit(1);
+    }
+    net->version = version;
+    if (version == 11) {
+        net->v11 = table;
+        net->accept = net->v11->accept;
+        net->isend = net->v11->isend;
+        net->irecv = net->v11->irecv;
+        net->test = net->v11->test;
+        net->closeSend = net->v11->closeSend;
+        net->closeRecv = net->v11->closeRecv;
+        net->closeListen = net->v11->closeListen;
+        ncclNetCommConfig_v11_t config = {.trafficClass = -1};
+        return net->v11->init(&net->context, 1, &config, logger, NULL);
+    }
+    net->v10 = table;
+    net->accept = net->v10->accept;
+    net->isend = net->v10->isend;
+    net->irecv = net->v10->irecv;
+    net->test = net->v10->test;
+    net->closeSend = net->v10->closeSend;
+    net->closeRecv = net->v10->closeRecv;
+    net->closeListen = net->v10->closeListen;
+    return net->v10->init(logger, NULL);
+}
+
+void net_plugin_close(net_plugin_t *net) {
+    if (net->v11) net->v11->finalize(net->context);
+    net->context = NULL;
+}
+
+ncclResult_t net_listen(net_plugin_t *net, int device, void *handle, void **listener) {
+    return net->v11 ? net->v11->listen(net->context, device, handle, listener)
+                    : net->v10->listen(device, handle, listener);
+}
+
+ncclResult_t net_connect(net_plugin_t *net, int device, void *handle, void **comm) {
+    ncclNetCommConfig_v10_t config = {.trafficClass = -1};
+    return net->v11 ? net->v11->connect(net->context, device, handle, comm, NULL)
+                    : net->v10->connect(device, &config, handle, comm, NULL);
+}
+
+bool net_pair_open(net_plugin_t *net, int device, net_pair_t *pair) {
+    memset(pair, 0, sizeof *pair);
+    if (net_listen(net, device, pair->handle, &pair->listener) != ncclSuccess) return false;
+    int64_t deadline = tpv_deadline_in(10);
+    while (!pair->send || !pair->receive) {
+        if (!pair->send && net_connect(net, device, pair->handle, &pair->send) != ncclSuccess) return false;
+        if (!pair->receive && net->accept(pair->listener, &pair->receive, NULL) != ncclSuccess) return false;
+        if (tpv_deadline_passed(deadline)) return false;
+    }
+    return true;
+}
+
+void net_pair_close(net_plugin_t *net, net_pair_t *pair) {
+    if (pair->send) net->closeSend(pair->send);
+    if (pair->receive) net->closeRecv(pair->receive);
+    if (pair->listener) net->closeListen(pair->listener);
+    memset(pair, 0, sizeof *pair);
+}
+
+ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request) {
+    ncclResult_t result;
+    do
+        result = net->isend(comm, (void *)(uintptr_t)data, size, 7, NULL, NULL, request);
+    while (result == ncclSuccess && !*request);
+    return result;
+}
+
+ncclResult_t net_irecv(net_plugin_t *net, void *comm, void *data, size_t size, void **request) {
+    ncclResult_t result;
+    int tag = 7;
+    void *registration = NULL;
+    do
+        result = net->irecv(comm, 1, &data, &size, &tag, &registration, NULL, request);
+    while (result == ncclSuccess && !*request);
+    return result;
+}
+
+ncclResult_t net_wait(net_plugin_t *net, void *request, double seconds, int *size) {
+    int64_t deadline = tpv_deadline_in(seconds);
+    while (!tpv_deadline_passed(deadline)) {
+        int done = 0;
+        ncclResult_t result = net->test(request, &done, size);
+        if (result != ncclSuccess || done) return result;
+        sched_yield();
+    }
+    return NET_TIMED_OUT;
+}
+
+int net_open_descriptors(void) {
+    int count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    while (folder && readdir(folder))
+        count++;
+    if (folder) closedir(folder);
+    return count;
+}
+
+static uint8_t byte_at(uint64_t seed, size_t position) {
+    return (uint8_t)((position * 131 + (position >> 8) * 17 + (position >> 16) * 7) ^ (seed * 29));
+}
+
+void net_fill(void *data, size_t size, uint64_t seed) {
+    for (size_t i = 0; i < size; i++)
+        ((uint8_t *)data)[i] = byte_at(seed, i);
+}
+
+bool net_check(const void *data, size_t size, uint64_t seed) {
+    for (size_t i = 0; i < size; i++)
+        if (((const uint8_t *)data)[i] != byte_at(seed, i)) return false;
+    return true;
+}

@@ -1,0 +1,69 @@
+/* Net plugins as tests drive them: loaded by path, one set of calls for ABI v10 and v11, log lines kept. Functions
+ * below that take comms by pair run both ends on the calling thread. */
+#ifndef COMMON_NET_PLUGIN_H
+#define COMMON_NET_PLUGIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ncclnet/net_v10.h"
+#include "ncclnet/net_v11.h"
+
+typedef struct {
+    int version;
+    const ncclNet_v10_t *v10; /* the one that `version` tells is set; data calls are the same in both */
+    const ncclNet_v11_t *v11;
+    void *context;
+    ncclResult_t (*accept)(void *, void **, ncclNetDeviceHandle_t **);
+    ncclResult_t (*isend)(void *, void *, size_t, int, void *, void *, void **);
+    ncclResult_t (*irecv)(void *, int, void **, size_t *, int *, void **, void **, void **);
+    ncclResult_t (*test)(void *, int *, int *);
+    ncclResult_t (*closeSend)(void *);
+    ncclResult_t (*closeRecv)(void *);
+    ncclResult_t (*closeListen)(void *);
+} net_plugin_t;
+
+typedef struct {
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    void *listener, *send, *receive;
+} net_pair_t;
+
+/* Load `path` and init it with the ABI `version` (10 or 11). Exits the process with a message when the file or symbol
+ * is not there; otherwise returns init's result. */
+ncclResult_t net_plugin_open(net_plugin_t *net, const char *path, int version);
+/* finalize, for v11. */
+void net_plugin_close(net_plugin_t *net);
+
+/* $TPVIEW_BUILD/lib/libnccl-net-tpview.so, or $TPVIEW_BUILD/NAME when `name` is not NULL. Static storage. */
+const char *net_plugin_path(const char *name);
+
+/* All log lines of the process since the last net_log_clear, newline after each. */
+const char *net_log_text(void);
+void net_log_clear(void);
+/* How often `text` occurs in the log. */
+int net_log_count(const char *text);
+
+ncclResult_t net_listen(net_plugin_t *net, int device, void *handle, void **listener);
+ncclResult_t net_connect(net_plugin_t *net, int device, void *handle, void **comm);
+
+/* Listen, connect and accept to oneself, interleaved. False when it failed or took over ten seconds. */
+bool net_pair_open(net_plugin_t *net, int device, net_pair_t *pair);
+void net_pair_close(net_plugin_t *net, net_pair_t *pair);
+
+/* Post one request, calling again while the plugin has no free one. */
+ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request);
+ncclResult_t net_irecv(net_plugin_t *net, void *comm, void *data, size_t size, void **request);
+
+/* Test until done, an error or `seconds` are over (then ncclInProgress, which plugins never return). */
+#define NET_TIMED_OUT ((ncclResult_t)7)
+ncclResult_t net_wait(net_plugin_t *net, void *request, double seconds, int *size);
+
+/* Open descriptors of this process. */
+int net_open_descriptors(void);
+
+/* Bytes that differ from their neighbours, told by seed and position. */
+void net_fill(void *data, size_t size, uint64_t seed);
+bool net_check(const void *data, size_t size, uint64_t seed);
+
+#endif

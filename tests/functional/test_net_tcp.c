@@ -1,0 +1,471 @@
+/* What the plugin's TCP comms promise to NCCL, driven through both ABI tables, both ends in one thread. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "common/net_plugin.h"
+
+static net_plugin_t net;
+static net_pair_t pair;
+
+static int open_version(int version) {
+    return net_plugin_open(&net, net_plugin_path(NULL), version) == ncclSuccess ? 0 : -1;
+}
+
+static int open_v10(void **state) {
+    (void)state;
+    return open_version(10);
+}
+
+static int open_v11(void **state) {
+    (void)state;
+    return open_version(11);
+}
+
+static int close_plugin(void **state) {
+    (void)state;
+    net_plugin_close(&net);
+    return 0;
+}
+
+static int open_pair(void **state) {
+    (void)state;
+    net_log_clear();
+    return net_pair_open(&net, 0, &pair) ? 0 : -1;
+}
+
+static int close_pair(void **state) {
+    (void)state;
+    net_pair_close(&net, &pair);
+    return 0;
+}
+
+static void *post_send(const void *data, size_t size) {
+    void *request = NULL;
+    assert_int_equal(net_isend(&net, pair.send, data, size, &request), ncclSuccess);
+    return request;
+}
+
+static void *post_receive(void *data, size_t size) {
+    void *request = NULL;
+    assert_int_equal(net_irecv(&net, pair.receive, data, size, &request), ncclSuccess);
+    return request;
+}
+
+static void one_message(const void *data, size_t size, void *into, size_t room) {
+    int sent = -1, received = -1;
+    void *receive = post_receive(into, room), *send = post_send(data, size);
+    bool send_done = false, receive_done = false;
+    for (int64_t deadline = tpv_deadline_in(10); !send_done || !receive_done;) {
+        int done = 0;
+        assert_false(tpv_deadline_passed(deadline));
+        if (!send_done) assert_int_equal(net.test(send, &done, &sent), ncclSuccess);
+        if (done) send_done = true;
+        done = 0;
+        if (!receive_done) assert_int_equal(net.test(receive, &done, &received), ncclSuccess);
+        if (done) receive_done = true;
+    }
+    assert_int_equal(sent, size);
+    assert_int_equal(received, size);
+}
+
+static void properties_are_what_nccl_expects(void **state) {
+    (void)state;
+    int count = 0;
+    assert_int_equal(net.v11 ? net.v11->devices(&count) : net.v10->devices(&count), ncclSuccess);
+    assert_true(count >= 1);
+    for (int i = 0; i < count; i++) {
+        ncclNetProperties_v11_t new;
+        ncclNetProperties_v10_t old;
+        if (net.v11) {
+            assert_int_equal(net.v11->getProperties(i, &new), ncclSuccess);
+            assert_int_equal(new.maxMultiRequestSize, 1);
+            /* v11 only adds a member at the end. */
+            memcpy(&old, &new, offsetof(ncclNetProperties_v10_t, maxCollBytes) + sizeof old.maxCollBytes);
+        } else {
+            assert_int_equal(net.v10->getProperties(i, &old), ncclSuccess);
+        }
+        assert_non_null(old.name);
+        assert_true(strlen(old.name) > 0);
+        assert_int_equal(old.ptrSupport, NCCL_PTR_HOST);
+        assert_true(old.speed > 0);
+        assert_int_equal(old.maxComms, 65536);
+        assert_int_equal(old.maxRecvs, 1);
+        assert_int_equal(old.vProps.ndevs, 1);
+        assert_int_equal(old.vProps.devs[0], i);
+        assert_true(old.maxP2pBytes > 0 && old.maxP2pBytes <= NCCL_MAX_NET_SIZE_BYTES);
+        assert_int_equal(old.netDeviceType, NCCL_NET_DEVICE_HOST);
+    }
+    void *listener = NULL;
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    assert_int_equal(net_listen(&net, count, handle, &listener), ncclInvalidArgument);
+    assert_null(listener);
+    assert_string_equal(net.v11 ? net.v11->name : net.v10->name, "TPView");
+}
+
+static void init_and_finalize_in_any_order(void **state) {
+    (void)state;
+    if (!net.v11) return;
+    assert_int_equal(net.v11->finalize(NULL), ncclSuccess);
+    void *first = NULL, *second = NULL;
+    assert_int_equal(net.v11->init(&first, 1, NULL, NULL, NULL), ncclSuccess);
+    assert_int_equal(net.v11->init(&second, 2, NULL, NULL, NULL), ncclSuccess);
+    assert_int_equal(net.v11->finalize(first), ncclSuccess);
+    assert_int_equal(net.v11->finalize(second), ncclSuccess);
+    assert_int_equal(net.v11->finalize(NULL), ncclSuccess);
+    net_plugin_close(&net);
+    assert_int_equal(open_version(11), 0);
+    assert_true(net_pair_open(&net, 0, &pair));
+    one_message("again", 5, (char[5]){0}, 5);
+    net_pair_close(&net, &pair);
+}
+
+static void messages_of_many_sizes(void **state) {
+    (void)state;
+    static const size_t sizes[] = {0, 1, 2, 15, 16, 17, 120, 2292, 4096, 65535, 65536, 131072, 1 << 20, (8 << 20) + 3};
+    size_t largest = (8 << 20) + 3;
+    char *out = malloc(largest), *in = malloc(largest);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        net_fill(out, sizes[i], i);
+        memset(in, 0, sizes[i]);
+        one_message(out, sizes[i], in, sizes[i]);
+        assert_true(net_check(in, sizes[i], i));
+    }
+    free(out);
+    free(in);
+}
+
+static void shorter_than_posted_leaves_the_rest_alone(void **state) {
+    (void)state;
+    char in[3][4096];
+    memset(in, 0xa5, sizeof in);
+    char out[1000];
+    net_fill(out, sizeof out, 3);
+    void *receives[3], *sends[3];
+    size_t sizes[3] = {1000, 0, 17};
+    for (int i = 0; i < 3; i++)
+        receives[i] = post_receive(in[i], sizeof in[i]);
+    for (int i = 0; i < 3; i++)
+        sends[i] = post_send(out, sizes[i]);
+    for (int i = 0; i < 3; i++) {
+        int received = -1;
+        assert_int_equal(net_wait(&net, sends[i], 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, receives[i], 10, &received), ncclSuccess);
+        assert_int_equal(received, sizes[i]);
+        assert_memory_equal(in[i], out, sizes[i]);
+        for (size_t k = sizes[i]; k < sizeof in[i]; k++)
+            assert_int_equal((uint8_t)in[i][k], 0xa5);
+    }
+}
+
+static void longer_than_posted_is_an_error(void **state) {
+    (void)state;
+    char in[64], good[64];
+    void *first = post_receive(good, sizeof good), *receive = post_receive(in, sizeof in - 1);
+    void *send_good = post_send("fits", 4), *send = post_send(in, sizeof in);
+    assert_int_equal(net_wait(&net, send_good, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, send, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, receive, 10, NULL), ncclInvalidUsage);
+    /* What came whole before stays good; everything after is refused. */
+    assert_int_equal(net_wait(&net, first, 10, NULL), ncclSuccess);
+    assert_memory_equal(good, "fits", 4);
+    void *request = &request;
+    size_t size = 1;
+    void *data = in;
+    int tag = 0;
+    assert_int_equal(net.irecv(pair.receive, 1, &data, &size, &tag, NULL, NULL, &request), ncclInvalidUsage);
+    assert_null(request);
+    assert_int_equal(net_log_count("a message of 64 bytes (tag 7) is longer than the receive of 63 bytes"), 1);
+}
+
+static void thirty_two_requests_then_come_again(void **state) {
+    (void)state;
+    enum { MANY = NCCL_NET_MAX_REQUESTS };
+    char out[MANY], in[MANY];
+    void *sends[MANY], *receives[MANY], *extra = &extra, *data = in;
+    size_t size = 1;
+    int tag = 0, done = 0;
+    for (int i = 0; i < MANY; i++) {
+        out[i] = (char)(i * 3);
+        receives[i] = post_receive(&in[i], 1);
+        sends[i] = post_send(&out[i], 1);
+    }
+    assert_int_equal(net.isend(pair.send, out, 1, 0, NULL, NULL, &extra), ncclSuccess);
+    assert_null(extra);
+    extra = &extra;
+    assert_int_equal(net.irecv(pair.receive, 1, &data, &size, &tag, NULL, NULL, &extra), ncclSuccess);
+    assert_null(extra);
+    /* Newest first: each test must move the oldest along. */
+    for (int i = MANY - 1; i >= 0; i--) {
+        assert_int_equal(net_wait(&net, sends[i], 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, receives[i], 10, NULL), ncclSuccess);
+    }
+    assert_memory_equal(in, out, MANY);
+    assert_int_equal(net.test(post_receive(in, 1), &done, NULL), ncclSuccess);
+    assert_int_equal(done, 0);
+    void *last = post_send("x", 1);
+    assert_int_equal(net_wait(&net, last, 10, NULL), ncclSuccess);
+}
+
+static void stale_request_values_do_not_matter(void **state) {
+    (void)state;
+    char in = 0;
+    void *data = &in, *requests[] = {(void *)0x1, (void *)0xdeadbeef, &in};
+    size_t size = 1;
+    int tag = 0;
+    for (int i = 0; i < 3; i++) {
+        void *request = requests[i];
+        assert_int_equal(net.irecv(pair.receive, 1, &data, &size, &tag, NULL, NULL, &request), ncclSuccess);
+        assert_non_null(request);
+        assert_ptr_not_equal(request, requests[i]);
+        assert_int_equal(net_wait(&net, post_send("z", 1), 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+        assert_int_equal(in, 'z');
+    }
+}
+
+static void wrong_direction_and_too_long_are_refused(void **state) {
+    (void)state;
+    void *request = &request, *data = &request;
+    size_t size = 1;
+    int tag = 0;
+    assert_int_equal(net.isend(pair.receive, data, 1, 0, NULL, NULL, &request), ncclInvalidUsage);
+    assert_null(request);
+    request = &request;
+    assert_int_equal(net.irecv(pair.send, 1, &data, &size, &tag, NULL, NULL, &request), ncclInvalidUsage);
+    assert_null(request);
+    request = &request;
+    assert_int_equal(net.isend(pair.send, data, (size_t)2 << 30, 0, NULL, NULL, &request), ncclInvalidUsage);
+    assert_null(request);
+    void *registration = &registration;
+    ncclResult_t (*reg)(void *, void *, size_t, int, void **) = net.v11 ? net.v11->regMr : net.v10->regMr;
+    ncclResult_t (*dereg)(void *, void *) = net.v11 ? net.v11->deregMr : net.v10->deregMr;
+    assert_int_equal(reg(pair.receive, data, 8, NCCL_PTR_CUDA, &registration), ncclInvalidUsage);
+    assert_int_equal(reg(pair.receive, data, 8, NCCL_PTR_HOST, &registration), ncclSuccess);
+    assert_int_equal(dereg(pair.receive, registration), ncclSuccess);
+    assert_int_equal(net.v11 ? net.v11->iflush(pair.receive, 1, &data, &tag, NULL, &request)
+                             : net.v10->iflush(pair.receive, 1, &data, &tag, NULL, &request),
+                     ncclSuccess);
+    assert_null(request);
+}
+
+static void a_listener_accepts_several_comms_of_one_peer(void **state) {
+    (void)state;
+    enum { COMMS = 5 };
+    char handles[COMMS][NCCL_NET_HANDLE_MAXSIZE];
+    void *listener = NULL, *sends[COMMS] = {0}, *receives[COMMS] = {0};
+    int descriptors = net_open_descriptors();
+    assert_int_equal(net_listen(&net, 0, handles[0], &listener), ncclSuccess);
+    for (int i = 1; i < COMMS; i++)
+        memcpy(handles[i], handles[0], sizeof handles[0]);
+    /* All at the same time; then, one after the other, with the same handle memory. */
+    int connected = 0, accepted = 0;
+    for (int64_t deadline = tpv_deadline_in(10); connected + accepted < 2 * COMMS;) {
+        assert_false(tpv_deadline_passed(deadline));
+        for (int i = 0; i < COMMS; i++) {
+            if (sends[i]) continue;
+            assert_int_equal(net_connect(&net, 0, handles[i], &sends[i]), ncclSuccess);
+            if (sends[i]) connected++;
+        }
+        if (accepted < COMMS) {
+            assert_int_equal(net.accept(listener, &receives[accepted], NULL), ncclSuccess);
+            if (receives[accepted]) accepted++;
+        }
+    }
+    /* Which is which is told by what comes. */
+    unsigned seen = 0;
+    for (int i = 0; i < COMMS; i++) {
+        void *request = NULL;
+        char mark = (char)i;
+        assert_int_equal(net_isend(&net, sends[i], &mark, 1, &request), ncclSuccess);
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+    }
+    for (int i = 0; i < COMMS; i++) {
+        void *request = NULL;
+        char mark = -1;
+        assert_int_equal(net_irecv(&net, receives[i], &mark, 1, &request), ncclSuccess);
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+        seen |= 1u << mark;
+    }
+    assert_int_equal(seen, (1u << COMMS) - 1);
+    for (int i = 0; i < COMMS; i++) {
+        net.closeRecv(receives[i]);
+        net.closeSend(sends[i]);
+    }
+    for (int round = 0; round < 3; round++) {
+        void *send = NULL, *receive = NULL;
+        for (int64_t deadline = tpv_deadline_in(10); !send || !receive;) {
+            assert_false(tpv_deadline_passed(deadline));
+            if (!send) assert_int_equal(net_connect(&net, 0, handles[0], &send), ncclSuccess);
+            if (!receive) assert_int_equal(net.accept(listener, &receive, NULL), ncclSuccess);
+        }
+        net.closeSend(send);
+        net.closeRecv(receive);
+    }
+    net.closeListen(listener);
+    assert_int_equal(net_open_descriptors(), descriptors);
+}
+
+static void closing_with_requests_outstanding(void **state) {
+    (void)state;
+    int descriptors = net_open_descriptors();
+    char *big = calloc(1, 8 << 20), in[16];
+    for (int order = 0; order < 6; order++) {
+        net_pair_t some;
+        void *request = NULL;
+        assert_true(net_pair_open(&net, 0, &some));
+        for (int i = 0; i < 8; i++) {
+            assert_int_equal(net_isend(&net, some.send, big, 8 << 20, &request), ncclSuccess);
+            assert_int_equal(net_irecv(&net, some.receive, order % 2 ? big : in, order % 2 ? 8 << 20 : 16, &request),
+                             ncclSuccess);
+        }
+        if (order == 0 || order == 3) net.closeListen(some.listener), some.listener = NULL;
+        if (order == 1 || order == 4) net.closeSend(some.send), some.send = NULL;
+        if (order == 2 || order == 5) net.closeRecv(some.receive), some.receive = NULL;
+        net_pair_close(&net, &some);
+    }
+    free(big);
+    assert_int_equal(net_open_descriptors(), descriptors);
+}
+
+static void a_closed_peer_is_remote_and_logged_once(void **state) {
+    (void)state;
+    char in[2][8] = {{0}};
+    void *whole = post_receive(in[0], 8), *missing = post_receive(in[1], 8);
+    assert_int_equal(net_wait(&net, post_send("last one", 8), 10, NULL), ncclSuccess);
+    net.closeSend(pair.send);
+    pair.send = NULL;
+    assert_int_equal(net_wait(&net, missing, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, missing, 10, NULL), ncclRemoteError);
+    /* What was sent before the close has still arrived. */
+    assert_int_equal(net_wait(&net, whole, 10, NULL), ncclSuccess);
+    assert_memory_equal(in[0], "last one", 8);
+    assert_int_equal(net_log_count("WARN NET/TPView : receiving from "), 1);
+    assert_int_equal(net_log_count("the peer closed the connection"), 1);
+}
+
+static void a_closed_receiver_is_remote_for_the_sender(void **state) {
+    (void)state;
+    size_t size = 8 << 20;
+    char *big = calloc(1, size);
+    void *send = post_send(big, size), *more = post_send(big, size), *rest = post_send(big, size);
+    net.closeRecv(pair.receive);
+    pair.receive = NULL;
+    ncclResult_t result = net_wait(&net, rest, 10, NULL);
+    assert_int_equal(result, ncclRemoteError);
+    void *request = &request;
+    assert_int_equal(net.isend(pair.send, big, 1, 0, NULL, NULL, &request), ncclRemoteError);
+    assert_null(request);
+    assert_int_equal(net_log_count("WARN NET/TPView : sending to "), 1);
+    (void)send, (void)more;
+    net.closeSend(pair.send); /* before its memory goes */
+    pair.send = NULL;
+    free(big);
+}
+
+static void a_truncated_file_is_a_local_error(void **state) {
+    (void)state;
+    size_t size = 4 << 20;
+    char path[] = "/tmp/tpview-test-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unlink(path);
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    char *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0), *in = malloc(size);
+    assert_ptr_not_equal(map, MAP_FAILED);
+    void *receive = post_receive(in, size);
+    assert_int_equal(net_wait(&net, post_send(map, 4096), 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, receive, 10, NULL), ncclSuccess);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    receive = post_receive(in, size);
+    void *send = post_send(map, size);
+    assert_int_equal(net_wait(&net, send, 10, NULL), ncclSystemError);
+    assert_int_equal(net_log_count("the data is not accessible"), 1);
+    net.closeSend(pair.send);
+    pair.send = NULL;
+    assert_int_equal(net_wait(&net, receive, 10, NULL), ncclRemoteError);
+    munmap(map, size);
+    free(in);
+    close(fd);
+}
+
+static void a_bad_handle_is_refused(void **state) {
+    (void)state;
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    void *listener = NULL, *comm = &comm;
+    memset(handle, 0x5a, sizeof handle);
+    assert_int_equal(net_connect(&net, 0, handle, &comm), ncclInvalidArgument);
+    assert_null(comm);
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    handle[8]++; /* version */
+    assert_int_equal(net_connect(&net, 0, handle, &comm), ncclInvalidUsage);
+    handle[8]--;
+    handle[10] = 100; /* address count */
+    assert_int_equal(net_connect(&net, 0, handle, &comm), ncclInvalidArgument);
+    handle[10] = 1;
+    /* Nobody listens there any more. */
+    net.closeListen(listener);
+    ncclResult_t result = ncclSuccess;
+    int64_t deadline = tpv_deadline_in(10);
+    while (result == ncclSuccess && !tpv_deadline_passed(deadline))
+        result = net_connect(&net, 0, handle, &comm);
+    assert_int_equal(result, ncclRemoteError);
+    assert_null(comm);
+    assert_int_equal(net_log_count("Connection refused"), 1);
+}
+
+static void an_abandoned_connect_leaves_nothing(void **state) {
+    (void)state;
+    if (!net.v11) return;
+    int descriptors = net_open_descriptors();
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    void *context = NULL, *listener = NULL, *comm = NULL;
+    assert_int_equal(net.v11->init(&context, 1, NULL, NULL, NULL), ncclSuccess);
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    int before = net_open_descriptors();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(net.v11->connect(context, 0, handle, &comm, NULL), ncclSuccess);
+    assert_null(comm);
+    assert_int_equal(net_open_descriptors(), before + 1);
+    net.closeListen(listener);
+    assert_int_equal(net.v11->finalize(context), ncclSuccess);
+    assert_int_equal(net_open_descriptors(), descriptors);
+}
+
+#define WITH_PAIR(test) cmocka_unit_test_setup_teardown(test, open_pair, close_pair)
+
+int main(void) {
+    /* Loopback has an address of each family everywhere. */
+    setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(properties_are_what_nccl_expects),
+        cmocka_unit_test(init_and_finalize_in_any_order),
+        WITH_PAIR(messages_of_many_sizes),
+        WITH_PAIR(shorter_than_posted_leaves_the_rest_alone),
+        WITH_PAIR(longer_than_posted_is_an_error),
+        WITH_PAIR(thirty_two_requests_then_come_again),
+        WITH_PAIR(stale_request_values_do_not_matter),
+        WITH_PAIR(wrong_direction_and_too_long_are_refused),
+        cmocka_unit_test(a_listener_accepts_several_comms_of_one_peer),
+        cmocka_unit_test(closing_with_requests_outstanding),
+        WITH_PAIR(a_closed_peer_is_remote_and_logged_once),
+        WITH_PAIR(a_closed_receiver_is_remote_for_the_sender),
+        WITH_PAIR(a_truncated_file_is_a_local_error),
+        cmocka_unit_test(a_bad_handle_is_refused),
+        cmocka_unit_test(an_abandoned_connect_leaves_nothing),
+    };
+    int failed = cmocka_run_group_tests_name("v10", tests, open_v10, close_plugin);
+    failed += cmocka_run_group_tests_name("v11", tests, open_v11, close_plugin);
+    return failed ? 1 : 0;
+}
