@@ -156,4 +156,6 @@ install: all
 clean:
 	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests build/asan build/tsan build/fuzz build/bench
 
+include tests/simgpu/simgpu.mk
+
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

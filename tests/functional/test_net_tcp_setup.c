@@ -194,7 +194,7 @@ static int strangers(void *argument) {
     (void)argument;
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
-    setenv("TPVIEW_NET_HANDSHAKE_TIMEOUT", "2", 1);
+    setenv("TPVIEW_NET_HANDSHAKE_TIMEOUT", "4", 1);
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), 11) == ncclSuccess);
     char handle[NCCL_NET_HANDLE_MAXSIZE];
     void *listener = NULL;
@@ -227,7 +227,7 @@ static int strangers(void *argument) {
     CHILD_CHECK(send(crowd[0], hello, 1, 0) == 1);
     net_pair_t pair = {.listener = listener};
     memcpy(pair.handle, handle, sizeof handle);
-    for (int64_t deadline = tpv_deadline_in(10); !pair.send || !pair.receive;) {
+    for (int64_t deadline = tpv_deadline_in(3); !pair.send || !pair.receive;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
         if (!pair.send) CHILD_CHECK(net_connect(&net, 0, pair.handle, &pair.send) == ncclSuccess);
         if (!pair.receive) CHILD_CHECK(net.accept(listener, &pair.receive, NULL) == ncclSuccess);

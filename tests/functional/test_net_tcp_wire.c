@@ -1,0 +1,250 @@
+/* The TCP wire format as docs/plugin.md states it, spoken by hand over a plain socket that cuts the stream anywhere. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "common/net_plugin.h"
+
+static net_plugin_t net;
+
+static void put_header(char *at, int32_t tag, uint64_t size) {
+    memcpy(at, "TPVM", 4);
+    memcpy(at + 4, &tag, 4);
+    memcpy(at + 8, &size, 8);
+}
+
+static struct sockaddr_in loopback(uint16_t port) {
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+static void send_byte(int fd, const char *byte) {
+    assert_int_equal(send(fd, byte, 1, MSG_NOSIGNAL), 1);
+}
+
+/* A receiving comm of the plugin whose peer is the plain socket *fd. */
+static void *accept_by_hand(int *fd) {
+    char handle[NCCL_NET_HANDLE_MAXSIZE], hello[32] = "TPVHELLO\1", answer[16];
+    void *listener = NULL, *comm = NULL;
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    assert_memory_equal(handle, "TPVHANDL\1\0\1\0\0\0\0\0", 16);
+    memcpy(hello + 16, handle + 16, 16);
+    uint16_t port;
+    memcpy(&port, handle + 34, 2);
+    struct sockaddr_in address = loopback(port);
+    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(*fd, (struct sockaddr *)&address, sizeof address), 0);
+    for (size_t i = 0; i < sizeof hello; i++) {
+        assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+        assert_null(comm);
+        send_byte(*fd, hello + i);
+    }
+    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+    }
+    assert_int_equal(recv(*fd, answer, sizeof answer, MSG_WAITALL), sizeof answer);
+    assert_memory_equal(answer, "TPVWELCM\1\0\0\0\0\0\0\0", 16);
+    net.closeListen(listener);
+    return comm;
+}
+
+static void a_stream_that_comes_byte_by_byte(void **state) {
+    (void)state;
+    enum { MESSAGES = 6 };
+    static const size_t sizes[MESSAGES] = {5, 0, 1, 0, 0, 40};
+    char stream[1024], in[MESSAGES][64];
+    size_t length = 0;
+    int fd, done = 0, size = -1;
+    void *comm = accept_by_hand(&fd), *requests[MESSAGES];
+    for (int i = 0; i < MESSAGES; i++) {
+        put_header(stream + length, i, sizes[i]);
+        net_fill(stream + length + 16, sizes[i], (uint64_t)i);
+        length += 16 + sizes[i];
+        assert_int_equal(net_irecv(&net, comm, in[i], sizeof in[i], &requests[i]), ncclSuccess);
+    }
+    int complete = 0;
+    size_t end = 16 + sizes[0];
+    for (size_t i = 0; i < length; i++) {
+        assert_int_equal(net.test(requests[complete], &done, &size), ncclSuccess);
+        assert_int_equal(done, 0);
+        send_byte(fd, stream + i);
+        if (i + 1 < end) continue;
+        assert_int_equal(net_wait(&net, requests[complete], 10, &size), ncclSuccess);
+        assert_int_equal(size, sizes[complete]);
+        assert_true(net_check(in[complete], sizes[complete], (uint64_t)complete));
+        complete++;
+        if (complete < MESSAGES) end += 16 + sizes[complete];
+    }
+    assert_int_equal(complete, MESSAGES);
+    net.closeRecv(comm);
+    close(fd);
+}
+
+/* Cuts of random length, so that they fall into headers, payloads and between, with several receives posted. */
+static void a_stream_that_is_cut_anywhere(void **state) {
+    (void)state;
+    enum { MESSAGES = 300, POSTED = 7, ROOM = 200 };
+    size_t length = 0, sent = 0;
+    char *stream = malloc(MESSAGES * (16 + ROOM)), in[POSTED][ROOM];
+    size_t sizes[MESSAGES];
+    uint32_t random = 12345;
+    for (int i = 0; i < MESSAGES; i++) {
+        random = random * 1103515245 + 12345;
+        sizes[i] = (random >> 16) % 3 ? (random >> 16) % ROOM : 0;
+        put_header(stream + length, 0, sizes[i]);
+        net_fill(stream + length + 16, sizes[i], (uint64_t)i);
+        length += 16 + sizes[i];
+    }
+    int fd, posted = 0, complete = 0;
+    void *comm = accept_by_hand(&fd), *requests[POSTED];
+    for (int64_t deadline = tpv_deadline_in(30); complete < MESSAGES;) {
+        assert_false(tpv_deadline_passed(deadline));
+        for (; posted < MESSAGES && posted - complete < POSTED; posted++)
+            assert_int_equal(net_irecv(&net, comm, in[posted % POSTED], ROOM, &requests[posted % POSTED]), ncclSuccess);
+        random = random * 1103515245 + 12345;
+        size_t cut = 1 + (random >> 16) % 47;
+        if (cut > length - sent) cut = length - sent;
+        if (cut) assert_int_equal(send(fd, stream + sent, cut, MSG_NOSIGNAL), cut);
+        sent += cut;
+        int done = 1, size = -1;
+        while (done && complete < posted) {
+            assert_int_equal(net.test(requests[complete % POSTED], &done, &size), ncclSuccess);
+            if (!done) break;
+            assert_int_equal(size, sizes[complete]);
+            assert_true(net_check(in[complete % POSTED], sizes[complete], (uint64_t)complete));
+            complete++;
+        }
+    }
+    net.closeRecv(comm);
+    close(fd);
+    free(stream);
+}
+
+static void a_damaged_stream_is_the_peers_fault(void **state) {
+    (void)state;
+    char bad_magic[16], too_long[16], in[8];
+    put_header(bad_magic, 0, 4);
+    bad_magic[0] = 'X';
+    put_header(too_long, 0, UINT64_MAX);
+    const char *const headers[] = {bad_magic, too_long};
+    for (int i = 0; i < 2; i++) {
+        int fd;
+        void *comm = accept_by_hand(&fd), *request;
+        net_log_clear();
+        assert_int_equal(net_irecv(&net, comm, in, sizeof in, &request), ncclSuccess);
+        assert_int_equal(send(fd, headers[i], 16, 0), 16);
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_log_count("the stream is damaged"), 1);
+        net.closeRecv(comm);
+        close(fd);
+    }
+}
+
+/* A sending comm of the plugin whose peer is the plain socket *fd, with buffers as small as the kernel allows. */
+static void *connect_by_hand(int *fd) {
+    char handle[NCCL_NET_HANDLE_MAXSIZE] = "TPVHANDL\1\0\1", hello[32], expected[32] = "TPVHELLO\1";
+    void *comm = NULL;
+    int small = 1;
+    struct sockaddr_in address = loopback(0);
+    socklen_t length = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    uint16_t port = ntohs(address.sin_port);
+    memcpy(handle + 16, "sixteen bytes id", 16);
+    handle[32] = 4;
+    memcpy(handle + 34, &port, 2);
+    memcpy(handle + 36, &address.sin_addr, 4);
+    assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
+    *fd = accept(listener, NULL, NULL);
+    for (int64_t deadline = tpv_deadline_in(10); recv(*fd, hello, 32, MSG_PEEK | MSG_DONTWAIT) != 32;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
+        assert_null(comm);
+    }
+    assert_int_equal(recv(*fd, hello, 32, 0), 32);
+    memcpy(expected + 16, handle + 16, 16);
+    assert_memory_equal(hello, expected, 32);
+    const char welcome[16] = "TPVWELCM\1";
+    for (int i = 0; i < 16; i++) {
+        assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
+        assert_null(comm);
+        send_byte(*fd, welcome + i);
+    }
+    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
+    }
+    close(listener);
+    return comm;
+}
+
+static void sent_messages_are_what_the_format_says(void **state) {
+    (void)state;
+    enum { MESSAGES = 24 };
+    size_t length = 0, got = 0;
+    char *payload = malloc(70000), *expected = malloc(MESSAGES * 70016), *stream = malloc(MESSAGES * 70016);
+    int fd, left = MESSAGES;
+    void *comm = connect_by_hand(&fd), *requests[MESSAGES];
+    net_fill(payload, 70000, 9);
+    for (int i = 0; i < MESSAGES; i++) {
+        size_t size = i % 4 == 3 ? 70000 - (size_t)i : (size_t)i % 3 * 700;
+        put_header(expected + length, 7, size);
+        memcpy(expected + length + 16, payload, size);
+        length += 16 + size;
+        assert_int_equal(net_isend(&net, comm, payload, size, &requests[i]), ncclSuccess);
+    }
+    uint32_t random = 1;
+    for (int64_t deadline = tpv_deadline_in(30); left || got < length;) {
+        assert_false(tpv_deadline_passed(deadline));
+        for (int i = MESSAGES - 1; i >= 0; i--) {
+            int done = 0;
+            if (!requests[i]) continue;
+            assert_int_equal(net.test(requests[i], &done, NULL), ncclSuccess);
+            if (!done) continue;
+            requests[i] = NULL;
+            left--;
+        }
+        random = random * 1103515245 + 12345;
+        ssize_t count = recv(fd, stream + got, 1 + (random >> 16) % 3000, MSG_DONTWAIT);
+        assert_true(count > 0 || (count < 0 && errno == EAGAIN));
+        if (count > 0) got += (size_t)count;
+        assert_true(got <= length);
+    }
+    assert_memory_equal(stream, expected, length);
+    net.closeSend(comm);
+    close(fd);
+    free(payload);
+    free(expected);
+    free(stream);
+}
+
+int main(void) {
+    setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
+    setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
+    setenv("NCCL_SOCKET_SNDBUF", "1", 1);
+    if (net_plugin_open(&net, net_plugin_path(NULL), 11) != ncclSuccess) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stream_that_comes_byte_by_byte),
+        cmocka_unit_test(a_stream_that_is_cut_anywhere),
+        cmocka_unit_test(a_damaged_stream_is_the_peers_fault),
+        cmocka_unit_test(sent_messages_are_what_the_format_says),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    net_plugin_close(&net);
+    return failed;
+}

@@ -1,0 +1,16 @@
+# NCCL without a GPU: the simulated device, and the tests and tools that run real NCCL on it.
+SIM_DIR  := $(B)/tests/simgpu
+SIM_SRC  := $(filter-out $(wildcard tests/simgpu/test_*.c) tests/simgpu/nvml.c tests/simgpu/sendrecv_bw.c, \
+              $(wildcard tests/simgpu/*.c))
+SIM_OBJ  := $(SIM_SRC:%.c=$(B)/obj/%.o)
+SIM_TESTS := $(patsubst tests/simgpu/%.c,$(SIM_DIR)/%,$(wildcard tests/simgpu/test_*.c))
+
+# NCCL finds the stand-in by its soname, because the program that loads NCCL is linked with it.
+$(SIM_DIR)/libnvidia-ml.so.1: $(B)/obj/tests/simgpu/nvml.o
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -shared -Wl,-soname,$(@F) $< -o $@
+
+$(SIM_TESTS): $(SIM_DIR)/%: $(B)/obj/tests/simgpu/%.o $(SIM_OBJ) $(SIM_DIR)/libnvidia-ml.so.1
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $(filter %.o,$^) -Wl,--no-as-needed $(SIM_DIR)/libnvidia-ml.so.1 \
+	  -Wl,-rpath,'$$ORIGIN' -lcmocka -ldl -o $@
