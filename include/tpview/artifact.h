@@ -89,7 +89,7 @@ typedef struct tpv_model_config {
 
 typedef struct tpv_artifact tpv_artifact_t;
 
-/* Called now and then from the working thread; a return of false asks for the end (TPV_ERR_CANCELLED). */
+/* Called about ten times a second on the thread that called; a return of false asks for the end (TPV_ERR_CANCELLED). */
 typedef bool (*tpv_progress_t)(void *user, uint64_t bytes_done, uint64_t bytes_total);
 
 /*
