@@ -58,6 +58,7 @@ typedef struct tpv_fetch_result {
     uint64_t chunks;
     double seconds;      /* from the call to the last verified byte */
     char fetch_id[33];   /* 32 hex digits */
+    char artifact[128];  /* NAME@VERSION, as the source calls it */
     char export_kind[8]; /* "cold", or "warm" when the source had nothing to gather */
     bool digests_checked;
 } tpv_fetch_result_t;

@@ -151,8 +151,8 @@ static void answer_fetch(void *user, tpv_exchange_t *exchange) {
         return;
     }
     answer_json(service, exchange,
-                json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "fetch_id", job->request.fetch_id_text, "view_id",
-                          tpv_view_id(job->view), "export",
+                json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "fetch_id", job->request.fetch_id_text, "artifact",
+                          job->entry->label, "view_id", tpv_view_id(job->view), "export",
                           job->reused && job->fed.gathered_bytes == 0 ? "warm" : "cold", "bytes",
                           (json_int_t)job->sent.bytes, "wire_bytes", (json_int_t)job->sent.wire, "chunks",
                           (json_int_t)job->sent.chunks));

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "artifact/artifact.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "channel/idle.h"
@@ -123,6 +124,8 @@ static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *mo
     if (!done) return TPV_OK;
     job->next_renewal = 0;
     TPV_TRY(renew(mover, job));
+    /* What was sent is only right if nobody wrote to the files meanwhile. */
+    TPV_TRY(tpv_artifact_check(job->entry->artifact));
     job->state = TPV_FETCH_SENT;
     answer(mover, job, TPV_OK);
     return TPV_OK;

@@ -44,6 +44,7 @@ def hosts():
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
 def test_fetch_from_another_host(hosts, tiny, start_service, tpview, check_view, tmp_path, family):
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text(TOKEN)
     source, _, _ = ADDRESSES[family]
     listen = f"[{source}]:0" if family == "IPv6" else f"{source}:0"
@@ -59,6 +60,7 @@ def test_fetch_from_another_host(hosts, tiny, start_service, tpview, check_view,
 
 def test_cable_is_pulled_before_the_fetch(hosts, tiny, start_service, tpview, tmp_path):
     """Packets vanish without an answer: the deadline ends the wait."""
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text(TOKEN)
     service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", f"{ADDRESSES['IPv4'][0]}:0", "--token-file",
                             tmp_path / "token", prefix=("ip", "netns", "exec", hosts[0]))
