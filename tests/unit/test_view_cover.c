@@ -11,8 +11,11 @@
 
 #include "common/view_fixture.h"
 #include "view/cover.h"
+#include "view/cover_group.h"
 #include "view/spec_canonical.h"
 #include "view/spec_check.h"
+
+#define MOST_SECONDS 30 /* far above what is needed; a sanitizer may be slow */
 
 static tpv_artifact_t *artifact; /* one tensor "t" of 2^40 elements, as an index */
 
@@ -61,14 +64,14 @@ static tpv_status_t check(tpv_spec_t *spec, double *seconds) {
 static void whole(tpv_spec_t *spec) {
     double seconds;
     if (check(spec, &seconds) != TPV_OK) fail_msg("%s", tpv_error_message());
-    assert_true(seconds < 10);
+    assert_true(seconds < MOST_SECONDS);
 }
 
 static void refused(tpv_spec_t *spec, const char *message) {
     double seconds;
     assert_int_equal(check(spec, &seconds), TPV_ERR_PLAN);
     assert_string_equal(tpv_error_message(), message);
-    assert_true(seconds < 10);
+    assert_true(seconds < MOST_SECONDS);
 }
 
 /* w13 [E, 2 * I, H]: gate and up of each expert. */
@@ -198,24 +201,36 @@ static void too_intertwined(void **state) {
     assert_string_equal(tpv_error_message(),
                         "output o: 2 pieces from that of t on are too intertwined to prove that elements 0 to "
                         "8589934590 are written once: expected destination strides that divide one another");
-    assert_true(seconds < 10);
+    assert_true(seconds < MOST_SECONDS);
 }
 
-/* Stairs: every bound of one piece cuts all others. It may be refused, but must not take for ever. */
-static void stairs_end(void **state) {
+/* Stairs: every bound of one piece cuts all others. When the sweep gives up, the bitmap decides. */
+static void stairs(void **state) {
     (void)state;
     tpv_spec_t spec;
-    uint64_t steps = 20000;
+    uint64_t steps = 400;
     begin(&spec, 2, U64(steps, 2 * steps));
     for (uint64_t i = 0; i < steps; i++) {
         add(&spec, i * 2, 2, U64(i + 1, 1), U64(2 * steps, 1));
         if (i + 1 < steps) add(&spec, i * 2 + (i + 1) * 2 * steps, 2, U64(steps - i - 1, 1), U64(2 * steps, 1));
         add(&spec, i * 2 + 1, 2, U64(steps, 1), U64(2 * steps, 1));
     }
-    double seconds;
-    tpv_status_t status = check(&spec, &seconds);
-    assert_true(status == TPV_OK || status == TPV_ERR_PLAN);
-    assert_true(seconds < 60);
+    tpv_spec_canonicalise(&spec);
+    const tpv_spec_output_t *output = &spec.outputs[0];
+    uint64_t elements = output->elements;
+    tpv_cover_fault_t fault;
+    tpv_cover_budget_t budget = {.steps = 2 * steps * steps, .elements = elements};
+    assert_int_equal(tpv_cover_sweep(output->pieces, output->piece_count, 0, elements, &budget, &fault),
+                     TPV_COVER_PROVEN);
+    budget.steps = steps * steps;
+    assert_int_equal(tpv_cover_sweep(output->pieces, output->piece_count, 0, elements, &budget, &fault),
+                     TPV_COVER_UNDECIDED);
+    assert_int_equal(tpv_cover_bitmap(output->pieces, output->piece_count, 0, elements, &budget, &fault),
+                     TPV_COVER_PROVEN);
+    assert_int_equal(budget.elements, 0);
+    assert_int_equal(tpv_cover_bitmap(output->pieces, output->piece_count, 0, elements, &budget, &fault),
+                     TPV_COVER_UNDECIDED);
+    whole(&spec);
 }
 
 int main(void) {
@@ -226,7 +241,7 @@ int main(void) {
         cmocka_unit_test(one_bad_row_of_a_huge_output),
         cmocka_unit_test(strides_that_do_not_divide),
         cmocka_unit_test(too_intertwined),
-        cmocka_unit_test(stairs_end),
+        cmocka_unit_test(stairs),
     };
     return cmocka_run_group_tests(tests, open_artifact, close_artifact);
 }

@@ -1,4 +1,5 @@
 /* Gathering from files: arguments, the large strided forms, places without a copy, and files that change. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -189,6 +190,49 @@ static void a_truncated_file(void **state) {
     test_file_remove(path);
 }
 
+typedef struct {
+    const file_t *file;
+    const tpv_view_t *view;
+    const char *expected;
+    uint64_t seed;
+    bool good;
+} reader_t;
+
+static void *read_ranges(void *user) {
+    reader_t *reader = user;
+    uint64_t bytes = tpv_view_stats(reader->view).bytes;
+    char *dense = malloc(bytes);
+    reader->good = true;
+    for (int i = 0; i < 20 && reader->good; i++) {
+        uint64_t low = (test_random(&reader->seed) >> 8) % bytes;
+        uint64_t length = (test_random(&reader->seed) >> 8) % (bytes - low) + 1;
+        reader->good = tpv_view_gather(reader->view, reader->file->artifact, low, length, dense) == TPV_OK &&
+                       memcmp(dense, reader->expected + low, length) == 0;
+    }
+    free(dense);
+    return NULL;
+}
+
+static void threads_gather_at_the_same_time(void **state) {
+    const file_t *file = *state;
+    tpv_view_t *view = plan(file, ROWWISE, 2, 1);
+    uint64_t bytes = tpv_view_stats(view).bytes;
+    char *expected = malloc(bytes);
+    assert_int_equal(tpv_view_gather(view, file->artifact, 0, bytes, expected), TPV_OK);
+    pthread_t threads[4];
+    reader_t readers[4];
+    for (size_t i = 0; i < 4; i++) {
+        readers[i] = (reader_t){.file = file, .view = view, .expected = expected, .seed = i + 1};
+        assert_int_equal(pthread_create(&threads[i], NULL, read_ranges, &readers[i]), 0);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        assert_true(readers[i].good);
+    }
+    free(expected);
+    tpv_view_free(view);
+}
+
 /* The header, the dense form behind it: a safetensors file, read back by the checkpoint reader. */
 static void a_file_of_the_dense_form(void **state) {
     const file_t *file = *state;
@@ -251,9 +295,10 @@ static void a_file_of_the_dense_form(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(row_parallel_slices),   cmocka_unit_test(transposed),
-        cmocka_unit_test(places_without_a_copy), cmocka_unit_test(bad_arguments),
-        cmocka_unit_test(a_truncated_file),      cmocka_unit_test(a_file_of_the_dense_form),
+        cmocka_unit_test(row_parallel_slices),      cmocka_unit_test(transposed),
+        cmocka_unit_test(places_without_a_copy),    cmocka_unit_test(bad_arguments),
+        cmocka_unit_test(a_truncated_file),         cmocka_unit_test(threads_gather_at_the_same_time),
+        cmocka_unit_test(a_file_of_the_dense_form),
     };
     return cmocka_run_group_tests(tests, open_file, close_file);
 }
