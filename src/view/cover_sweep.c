@@ -1,7 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "view/cover.h"
 #include "view/cover_group.h"
 
 /* Digits: more different strides than this in one group are left to the bitmap. */
@@ -23,7 +22,7 @@ typedef struct {
 
     uint32_t *lists[MAX_DIGITS];  /* the boxes that the sweep of a digit got */
     uint32_t *active[MAX_DIGITS]; /* those of them that cross the present segment */
-    uint64_t steps;
+    tpv_cover_budget_t *budget;
     tpv_cover_fault_t *fault;
 } sweep_t;
 
@@ -188,8 +187,8 @@ static tpv_cover_verdict_t sweep_digit(sweep_t *sweep, unsigned digit, size_t co
         for (size_t i = 0; i < active_count; i++)
             if (sweep->boxes[active[i]].high[digit] < end) end = sweep->boxes[active[i]].high[digit];
 
-        if (sweep->steps < active_count) return TPV_COVER_UNDECIDED;
-        sweep->steps -= active_count;
+        if (sweep->budget->steps < active_count) return TPV_COVER_UNDECIDED;
+        sweep->budget->steps -= active_count;
         memcpy(sweep->lists[digit - 1], active, active_count * sizeof *active);
         tpv_cover_verdict_t verdict = sweep_digit(sweep, digit - 1, active_count, base + position * weight);
         if (verdict != TPV_COVER_PROVEN) return verdict;
@@ -199,8 +198,8 @@ static tpv_cover_verdict_t sweep_digit(sweep_t *sweep, unsigned digit, size_t co
 }
 
 tpv_cover_verdict_t tpv_cover_sweep(const tpv_piece_t *pieces, size_t count, uint64_t low, uint64_t high,
-                                    tpv_cover_fault_t *fault) {
-    sweep_t sweep = {.low = low, .length = high - low, .steps = TPV_COVER_SWEEP_STEPS, .fault = fault};
+                                    tpv_cover_budget_t *budget, tpv_cover_fault_t *fault) {
+    sweep_t sweep = {.low = low, .length = high - low, .budget = budget, .fault = fault};
     if (!choose_digits(&sweep, pieces, count)) return TPV_COVER_UNDECIDED;
 
     tpv_cover_verdict_t verdict = TPV_COVER_NO_MEMORY;
