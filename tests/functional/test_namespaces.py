@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 from conftest import LIMIT_S
@@ -10,8 +11,16 @@ ADDRESSES = {"IPv4": ("10.211.7.1", "10.211.7.2", 24), "IPv6": ("fd5a:7::1", "fd
 TOKEN = "a-token-of-this-test"
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=20)
+def ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+def wait_for_carrier(name: str) -> None:
+    """The kernel tells an interface's carrier up to a second after both ends are up."""
+    deadline = time.monotonic() + 20
+    while "LOWER_UP" not in (shown := ip("-n", name, "link", "show", "veth0")) or "NO-CARRIER" in shown:
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -36,6 +45,8 @@ def hosts():
                 ip("-n", name, "address", "add", f"{addresses[index]}/{addresses[2]}", "dev", "veth0", *nodad)
             ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "link", "set", "veth0", "up")
+        for name in names:
+            wait_for_carrier(name)
         yield names
     finally:
         for name in made:
