@@ -14,3 +14,14 @@ $(SIM_TESTS): $(SIM_DIR)/%: $(B)/obj/tests/simgpu/%.o $(SIM_OBJ) $(SIM_DIR)/libn
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $(filter %.o,$^) -Wl,--no-as-needed $(SIM_DIR)/libnvidia-ml.so.1 \
 	  -Wl,-rpath,'$$ORIGIN' -lcmocka -ldl -o $@
+
+# Releases that load net ABI v11 and v12; the longer list adds v6, v8 and v10 and the newest release.
+NCCL_RELEASES     ?= 2.28.9 2.30.7
+NCCL_ALL_RELEASES ?= 2.18.3 2.21.5 2.26.5 $(NCCL_RELEASES) 2.32.3
+
+.PHONY: check-nccl check-nccl-all
+check-nccl: $(PLUGIN) $(SIM_TESTS)
+	scripts/check-nccl $(B) $(NCCL_RELEASES)
+
+check-nccl-all: $(PLUGIN) $(SIM_TESTS)
+	scripts/check-nccl $(B) $(NCCL_ALL_RELEASES)
