@@ -9,12 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ncclConnFifo, one per slot: what kernel and proxy tell each other beside the counters. */
-struct connection_fifo {
-    int mode, offset;
-    int64_t size;
-    void *pointer;
-};
+/* NCCL_MODE_OFFSET: the slot lies in a shared buffer. */
 enum { FIFO_MODE_OFFSET = 1 };
 
 /* ncclLLFifoLine: 8 bytes of data, each half followed by a flag, so that half a line is never taken for data. */
@@ -71,15 +66,22 @@ static void connection_end(const struct sim_connection *connection) {
         memcpy(connection->raw + sim_layout->connection.step, &connection->step, sizeof connection->step);
 }
 
+/* The entry of the present step's slot in the list through which kernel and proxy talk beside the counters, or NULL. */
+static char *fifo_entry(const struct sim_connection *connection) {
+    char *fifo = pointer_at(connection->raw, sim_layout->connection.fifo);
+    return fifo ? fifo + connection->step % NCCL_STEPS * sim_layout->fifo.entry_size : NULL;
+}
+
 /* Tells the proxy how much the slot of the present step holds. */
 static void post_size(const struct sim_connection *connection, size_t size) {
-    unsigned slot = connection->step % NCCL_STEPS;
     if (sim_layout->connection.fifo != ABSENT) {
-        struct connection_fifo *fifo = pointer_at(connection->raw, sim_layout->connection.fifo);
-        if (fifo) atomic_store_explicit((_Atomic int64_t *)&fifo[slot].size, (int64_t)size, memory_order_release);
+        char *entry = fifo_entry(connection);
+        if (entry)
+            atomic_store_explicit((_Atomic int64_t *)(entry + sim_layout->fifo.size), (int64_t)size,
+                                  memory_order_release);
     } else {
-        int *sizes = pointer_at(connection->raw, sim_layout->connection.sizes_fifo);
-        if (sizes) atomic_store_explicit((_Atomic int *)&sizes[slot], (int)size, memory_order_release);
+        _Atomic int *sizes = pointer_at(connection->raw, sim_layout->connection.sizes_fifo);
+        if (sizes) atomic_store_explicit(&sizes[connection->step % NCCL_STEPS], (int)size, memory_order_release);
     }
 }
 
@@ -88,8 +90,12 @@ static void post_size(const struct sim_connection *connection, size_t size) {
 static char *slot_address(const struct sim_connection *connection) {
     unsigned slot = connection->step % NCCL_STEPS;
     if (sim_layout->connection.fifo != ABSENT) {
-        const struct connection_fifo *fifo = pointer_at(connection->raw, sim_layout->connection.fifo);
-        if (fifo && fifo[slot].mode == FIFO_MODE_OFFSET) return connection->buffer + fifo[slot].offset;
+        const char *entry = fifo_entry(connection);
+        if (entry && int_at(entry, 0) == FIFO_MODE_OFFSET) {
+            int64_t offset = 0;
+            memcpy(&offset, entry + sim_layout->fifo.offset, sim_layout->fifo.offset_size);
+            return connection->buffer + offset;
+        }
     } else {
         const int *offsets = pointer_at(connection->raw, sim_layout->connection.offsets_fifo);
         if (offsets) return connection->buffer + offsets[slot];

@@ -104,8 +104,7 @@ void rank_verify(const void *memory, size_t size, unsigned seed, const char *wha
 }
 
 void rank_wait_error(struct rank *rank, nccl_comm_t comm, int seconds) {
-    if (!nccl_reports_network_errors(rank->nccl))
-        return;
+    if (!nccl_reports_network_errors(rank->nccl)) return;
     for (double end = now() + seconds; now() < end; pause_milliseconds(1)) {
         int error = NCCL_SUCCESS;
         RANK_CHECK(rank, rank->nccl->CommGetAsyncError(comm, &error));
