@@ -224,6 +224,12 @@ static bool advance_ll(struct sim_lane *lane) {
     return true;
 }
 
+static _Atomic uint64_t moves_done[NCCL_PROTOCOLS];
+
+uint64_t sim_lane_moves(int protocol) {
+    return atomic_load_explicit(&moves_done[protocol], memory_order_relaxed);
+}
+
 bool sim_lane_advance(struct sim_lane *lane, const struct sim_lane_context *context) {
     if (!lane->begun) {
         connection_begin(&lane->receive, lane, context);
@@ -231,8 +237,10 @@ bool sim_lane_advance(struct sim_lane *lane, const struct sim_lane_context *cont
         lane->begun = true;
     }
     bool progress = false;
+    size_t before = lane->move;
     if (lane->move < lane->count)
         progress = lane->protocol == NCCL_PROTOCOL_LL ? advance_ll(lane) : advance_simple(lane, context);
+    if (lane->move > before) atomic_fetch_add_explicit(&moves_done[lane->protocol], 1, memory_order_relaxed);
     if (lane->move == lane->count) {
         connection_end(&lane->receive);
         connection_end(&lane->send);

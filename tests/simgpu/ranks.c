@@ -1,5 +1,7 @@
 #include "simgpu/ranks.h"
 
+#include "simgpu/kernel_args.h"
+#include "simgpu/kernel_lane.h"
 #include "simgpu/memory.h"
 
 #include <fcntl.h>
@@ -101,6 +103,12 @@ void rank_verify(const void *memory, size_t size, unsigned seed, const char *wha
     for (size_t i = 0; i < size; i++)
         if (bytes[i] != pattern(i, seed))
             rank_fail("%s: byte %zu of %zu is 0x%02x, not 0x%02x", what, i, size, bytes[i], pattern(i, seed));
+}
+
+void rank_expect_protocols(bool simple, bool ll) {
+    unsigned long simple_moves = sim_lane_moves(NCCL_PROTOCOL_SIMPLE), ll_moves = sim_lane_moves(NCCL_PROTOCOL_LL);
+    if (simple != (simple_moves > 0) || ll != (ll_moves > 0))
+        rank_fail("NCCL used Simple for %lu moves and LL for %lu", simple_moves, ll_moves);
 }
 
 void rank_wait_error(struct rank *rank, nccl_comm_t comm, int seconds) {

@@ -63,6 +63,9 @@ void rank_free(void *memory);
 void rank_fill(void *memory, size_t size, unsigned seed);
 void rank_verify(const void *memory, size_t size, unsigned seed, const char *what);
 
+/* Fails the rank unless NCCL has had its kernels use exactly these protocols so far. */
+void rank_expect_protocols(bool simple, bool ll);
+
 /* Waits until the communicator reports an error; fails the rank after `seconds`. Returns at once with releases of NCCL
  * that report none. */
 void rank_wait_error(struct rank *rank, nccl_comm_t comm, int seconds);
