@@ -63,28 +63,30 @@ static void run_large(struct rank *rank) {
 /* Over a network NCCL's send/recv connections share their buffers and use the Simple protocol. */
 static void small_messages(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_small_simple});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_small_simple}));
 }
 
 /* With buffers of their own they use LL up to a size, which is 16 KiB a channel unless set. */
 static void small_messages_with_ll(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2,
-                                    .run = run_small_mixed,
-                                    .environment = (const char *const[]){"NCCL_NET_SHARED_BUFFERS", "0", NULL}});
+    assert_true(
+        scenario_run(&(struct scenario){.rank_count = 2,
+                                        .run = run_small_mixed,
+                                        .environment = (const char *const[]){"NCCL_NET_SHARED_BUFFERS", "0", NULL}}));
 }
 
 static void medium_messages_with_ll(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2,
-                                    .run = run_small_ll,
-                                    .environment = (const char *const[]){"NCCL_NET_SHARED_BUFFERS", "0",
-                                                                         "NCCL_P2P_LL_THRESHOLD", "16777216", NULL}});
+    assert_true(scenario_run(
+        &(struct scenario){.rank_count = 2,
+                           .run = run_small_ll,
+                           .environment = (const char *const[]){"NCCL_NET_SHARED_BUFFERS", "0", "NCCL_P2P_LL_THRESHOLD",
+                                                                "16777216", NULL}}));
 }
 
 static void large_messages(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_large});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_large}));
 }
 
 /* Every rank sends several messages of different sizes to every rank, itself included, in one group. */
@@ -133,7 +135,7 @@ static void run_all_to_all(struct rank *rank) {
 
 static void groups_to_all_peers(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 4, .run = run_all_to_all});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 4, .run = run_all_to_all}));
 }
 
 /* Many operations are queued before anything is waited for. */
@@ -162,7 +164,7 @@ static void run_queued(struct rank *rank) {
 
 static void many_queued_messages(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_queued});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_queued}));
 }
 
 int main(void) {
