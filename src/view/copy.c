@@ -3,8 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Longer runs are left to memcpy: stores past the cache and prefetching the next run were measured on runs of 1,280 B to
- * 17 KiB in chunks of 1 MiB, and were not faster.
+/* Longer runs are left to memcpy: stores past the cache and prefetching the next run were measured on runs of 1,280 B
+ * to 17 KiB in chunks of 1 MiB, and were not faster.
  *
  * Runs of one element are loaded and stored in line: a call of memcpy costs more than they do. A copy of constant size
  * is how C spells an unaligned load or store. */
@@ -38,7 +38,8 @@ static void copy_runs(char *restrict to, uint64_t to_stride, const char *restric
 /*
  * Elements of a transposed box, by way of a tile in the first cache: each line of either side is then touched once for
  * a tile, however unluckily the strides (often powers of two) fall together in the cache. In line, so that it is
- * compiled for each size of element. Measured on 4096 x 4096 elements of 2 to 8 bytes: three times as fast as without a tile.
+ * compiled for each size of element. Measured on 4096 x 4096 elements of 2 to 8 bytes: three times as fast as without a
+ * tile.
  */
 #define TILE_BYTES 16384
 
