@@ -101,12 +101,13 @@ static int by_name(const void *left, const void *right) {
     return strcmp(((const tpv_tensor_t *)left)->name, ((const tpv_tensor_t *)right)->name);
 }
 
-static tpv_status_t refuse_duplicate(const tpv_artifact_t *artifact, const tpv_tensor_t *first,
-                                     const tpv_tensor_t *second) {
-    if (artifact->file_count == 0 || first->shard == second->shard)
-        return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" appears twice", first->name);
-    return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" appears twice: in %.300s and in %.300s", first->name,
-                         artifact->files[first->shard].path, artifact->files[second->shard].path);
+static tpv_status_t refuse_duplicate(const tpv_artifact_t *artifact, const tpv_tensor_t *one, const tpv_tensor_t *two) {
+    if (artifact->file_count == 0 || one->shard == two->shard)
+        return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" appears twice", one->name);
+    uint32_t first = one->shard < two->shard ? one->shard : two->shard;
+    uint32_t second = one->shard < two->shard ? two->shard : one->shard;
+    return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" appears twice: in %.300s and in %.300s", one->name,
+                         artifact->files[first].path, artifact->files[second].path);
 }
 
 /* Names, dtypes by name and shapes, in the order of names; the files and places do not count. */

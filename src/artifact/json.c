@@ -169,6 +169,8 @@ tpv_status_t tpv_json_parse(tpv_json_text_t text, size_t limit, json_t **json) {
         return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: a number is too large: expected at most 9223372036854775807");
     case json_error_invalid_utf8:
         return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: invalid UTF-8");
+    case json_error_duplicate_key:
+        return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: a name appears twice");
     case json_error_null_character:
     case json_error_null_byte_in_key:
         return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: a zero byte in a string");
