@@ -536,6 +536,13 @@ static void make_expired(void) {
     must(tpv_lease_attach(table, held[1]) == TPV_OK, "attach");
 }
 
+/* Both are left behind. */
+static void make_orphans(void) {
+    make_leases();
+    world.founder_died = true;
+    world.death = true;
+}
+
 static void make_abandoned(void) {
     tpv_export_role_t role;
     must(tpv_export_find(table, &one_key, &ready, &role) == TPV_OK && role == TPV_EXPORT_PREPARE, "find");
@@ -575,8 +582,11 @@ static void counting(void **state) {
     search_all("a lease on what is being published", 1, make_abandoned, follow, begin_third, sweep);
     search_all("a lease and a sweep", 1, make_ready, lease, sweep, idle);
     search_all("an expired lease: end, sweep, sweep", 1, make_expired, end_first, sweep, sweep);
+    search_all("two end the leases of a dead one, one sweeps", 0, make_orphans, end_first, end_second, sweep);
     search_all("one id twice", 1, make_ready, begin_same, begin_same, idle);
     if (!full) return;
+    search_all("two end the leases of a dead one, one sweeps", 2, make_orphans, end_first, end_second, sweep);
+    search_all("an end and two sweeps at the leases of a dead one", 1, make_orphans, end_first, sweep, sweep);
     search_all("two leases and an end", 1, make_leases, lease, lease, end_first);
     search_all("a lease, an end, a sweep", 2, make_expired, lease, end_first, sweep);
 }
