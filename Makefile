@@ -1,6 +1,6 @@
 # tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
 #   make            the plugin, the library, the service and the tools
-#   make check      every test;  check-asan, check-tsan: the same under sanitizers
+#   make check      every test;  check-asan, check-tsan: the same under sanitizers;  check-nccl-all: more NCCL releases
 #   make bench demo fuzz lint install clean
 
 B        ?= build
@@ -121,7 +121,7 @@ $(B)/tests/lib%.so: tests/nets/%.c
 
 tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS)
 
-check: check-unit check-functional check-python
+check: check-unit check-functional check-python check-nccl
 
 check-unit: tests
 	scripts/run-tests $(B) $(UNIT)
