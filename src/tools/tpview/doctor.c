@@ -233,9 +233,8 @@ static void print_host(const tpv_host_t *host) {
 }
 
 static void print_lines(const char *what, const json_t *lines) {
-    size_t i;
-    const json_t *line;
-    json_array_foreach(lines, i, line) printf("%-14s %s\n", what, json_string_value(json_object_get(line, "text")));
+    for (size_t i = 0; i < json_array_size(lines); i++)
+        printf("%-14s %s\n", what, json_string_value(json_object_get(json_array_get(lines, i), "text")));
 }
 
 static void print_text(const doctor_t *doctor) {

@@ -119,7 +119,8 @@ static void draw(const look_t *look, double period) {
     print_table(look, size.ws_row > 5 ? size.ws_row - 5u : 1, stream);
     if (fclose(stream) == 0) {
         fputs("\033[H", stdout);
-        for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+        char *rest = NULL;
+        for (const char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
             printf("%.*s\033[K\n", size.ws_col > 1 ? size.ws_col - 1 : 1, line);
         fputs("\033[J", stdout);
     }
