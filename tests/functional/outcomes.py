@@ -1,6 +1,7 @@
-"""What the end of a program must look like."""
+"""What the end of a program must look like, and waiting for it."""
 
 import subprocess
+import time
 
 
 def failed(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -9,3 +10,11 @@ def failed(done: subprocess.CompletedProcess, *words: str) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in words:
         assert word in done.stderr, done.stderr
+
+
+def wait_for(condition, seconds: float, what: str):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+    return value

@@ -27,6 +27,9 @@ SOURCE = ("--source", "unix:/tmp/x.sock", "--artifact", "a", "--tp-size", "2", "
     ("fetch", "--source", "unix:/tmp/x.sock", "--tp-size", "2", "--tp-rank", "0", "--null"),
     ("verify", "--checkpoint", "x", "--tp-size", "2", "--tp-rank", "0"),
     ("leases", "surplus"),
+    ("leases", "--watch", "1", "surplus"),
+    ("doctor", "surplus"),
+    ("doctor", "--watch"),
 ], ids=" ".join)
 def test_tpview(tpview, arguments):
     done = tpview(*arguments)

@@ -7,6 +7,7 @@
 #include "tools/tpview/command.h"
 
 #define PLAN_MAX ((size_t)64 << 20)
+#define WATCH_DEFAULT_S 1
 
 enum {
     SOURCE,
@@ -25,6 +26,8 @@ enum {
     NO_DIGESTS,
     TOKEN_FILE,
     JSON,
+    REPAIR,
+    WATCH,
     HELP,
     OPTION_COUNT
 };
@@ -46,6 +49,8 @@ static const struct option known[] = {
     [NO_DIGESTS] = {"no-digests", no_argument, NULL, NO_DIGESTS},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
     [JSON] = {"json", no_argument, NULL, JSON},
+    [REPAIR] = {"repair", no_argument, NULL, REPAIR},
+    [WATCH] = {"watch", optional_argument, NULL, WATCH},
     [HELP] = {"help", no_argument, NULL, HELP},
 };
 
@@ -116,6 +121,14 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     case JSON:
         a->json = true;
         break;
+    case REPAIR:
+        a->repair = true;
+        break;
+    case WATCH:
+        a->watch = true;
+        a->watch_s = WATCH_DEFAULT_S;
+        if (optarg) status = tpv_cli_seconds("--watch", optarg, &a->watch_s);
+        break;
     }
     return status;
 }
@@ -134,6 +147,8 @@ int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const
             fputs(help, stdout);
             return TPV_EXIT_OK;
         }
+        /* getopt takes an optional value only with "=": "--watch 2" is meant as well. */
+        if (option == WATCH && !optarg && optind < argc && argv[optind][0] != '-') optarg = argv[optind++];
         if (option == '?') return tpv_cli_usage(TOOL, "bad arguments");
         tpv_status_t status = take(arguments, option);
         if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
