@@ -15,12 +15,13 @@
 #define MAX_NAME 254 /* as in NCCL */
 
 static const struct {
+    int version;
     const char *symbol;
     void (*bind)(const void *vtable, tpv_net_abi_t *abi);
 } versions[] = {
     /* Newest first. */
-    {"ncclNetPlugin_v11", tpv_net_abi_v11},
-    {"ncclNetPlugin_v10", tpv_net_abi_v10},
+    {11, "ncclNetPlugin_v11", tpv_net_abi_v11},
+    {10, "ncclNetPlugin_v10", tpv_net_abi_v10},
 };
 
 /* What a plugin logs goes where our own lines go. */
@@ -142,6 +143,23 @@ fail_close:
     dlclose(n->library);
 fail:
     free(n);
+    return status;
+}
+
+tpv_status_t tpv_net_open_table(void *library, const void *vtable, int version, tpv_net_t **net) {
+    size_t i = 0, count = sizeof versions / sizeof *versions;
+    while (i < count && versions[i].version != version)
+        i++;
+    if (i == count) return tpv_error_set(TPV_ERR_UNSUPPORTED, "its ncclNet ABI (v%d) is not known here", version);
+    tpv_net_t *n = calloc(1, sizeof *n);
+    if (!n) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a net");
+    n->library = library;
+    versions[i].bind(vtable, &n->abi);
+    tpv_status_t status = start(n);
+    if (status != TPV_OK)
+        free(n);
+    else
+        *net = n;
     return status;
 }
 
