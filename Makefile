@@ -1,6 +1,6 @@
 # tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
 #   make            the plugin, the library, the service and the tools
-#   make check      every test;  check-asan, check-tsan: the same under sanitizers
+#   make check      every test;  check-asan, check-tsan: the same under sanitizers;  check-nccl-all: more NCCL releases
 #   make bench demo fuzz lint install clean
 
 B        ?= build
@@ -110,6 +110,16 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
+# The life-cycle table with a switch of processes before every access to shared memory.
+MODEL_OBJ := $(patsubst src/lifecycle/%.c,$(B)/obj/model/%.o,$(wildcard src/lifecycle/*.c))
+$(B)/obj/model/%.o: src/lifecycle/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(COMMON) -DTPV_MODEL -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
+
+$(B)/tests/unit/test_lifecycle_model: $(B)/obj/tests/unit/test_lifecycle_model.o $(MODEL_OBJ) $(TEST_LIB_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
+
 # Small net plugins that stand in for somebody else's.
 $(B)/tests/lib%.so: tests/nets/%.c
 	@mkdir -p $(@D)
@@ -117,7 +127,7 @@ $(B)/tests/lib%.so: tests/nets/%.c
 
 tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS)
 
-check: check-unit check-functional check-python
+check: check-unit check-functional check-python check-nccl
 
 check-unit: tests
 	scripts/run-tests $(B) $(UNIT)

@@ -58,7 +58,7 @@ static void run_two_at_once(struct rank *rank) {
 
 static void two_communicators_at_once(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_two_at_once, .networks = 2});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_two_at_once, .networks = 2}));
 }
 
 /* Even and odd ranks part; the parent and both parts are used, in turns and at once. */
@@ -79,7 +79,7 @@ static void run_split(struct rank *rank) {
 
 static void a_split_communicator(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 4, .run = run_split});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 4, .run = run_split}));
 }
 
 /* NCCL 2.27 to 2.29 forget the plugin with the last communicator unless NCCL_NET_PLUGIN_REF_COUNT=1, and then go on
@@ -97,7 +97,7 @@ static void run_generations(struct rank *rank) {
 
 static void a_new_communicator_after_the_last(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_generations, .networks = GENERATIONS});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_generations, .networks = GENERATIONS}));
 }
 
 int main(void) {
