@@ -142,6 +142,25 @@ fail:
     return status;
 }
 
+tpv_status_t tpv_net_open_table(void *library, const void *vtable, int version, tpv_net_t **net) {
+    char symbol[32];
+    snprintf(symbol, sizeof symbol, "ncclNetPlugin_v%d", version);
+    const tpv_net_version_t *known = tpv_net_versions;
+    while (known->symbol && strcmp(known->symbol, symbol) != 0)
+        known++;
+    if (!known->symbol) return tpv_error_set(TPV_ERR_UNSUPPORTED, "its ncclNet ABI (v%d) is not known here", version);
+    tpv_net_t *n = calloc(1, sizeof *n);
+    if (!n) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a net");
+    n->library = library;
+    known->bind(vtable, &n->abi);
+    tpv_status_t status = start(n);
+    if (status != TPV_OK)
+        free(n);
+    else
+        *net = n;
+    return status;
+}
+
 tpv_status_t tpv_net_open(const char *name, tpv_net_t **net) {
     if (name) return open_one(name, net);
     const char *list = getenv("NCCL_NET_PLUGIN");
