@@ -34,11 +34,13 @@ PLUGIN_SRC := $(wildcard plugin/*/*.c)
 LIB_SRC    := $(wildcard $(addprefix src/,$(addsuffix /*.c,base channel artifact view lifecycle client)))
 SERVICE_SRC:= $(wildcard src/service/*.c)
 TOOL_SRC   := $(wildcard src/tools/common/*.c)
+CLI_SRC    := $(wildcard src/tools/tpview/*.c)
 
 PLUGIN_OBJ := $(PLUGIN_SRC:%.c=$(B)/obj/%.o)
 LIB_OBJ    := $(LIB_SRC:%.c=$(B)/obj/%.o)
 SERVICE_OBJ:= $(SERVICE_SRC:%.c=$(B)/obj/%.o)
 TOOL_OBJ   := $(TOOL_SRC:%.c=$(B)/obj/%.o)
+CLI_OBJ    := $(CLI_SRC:%.c=$(B)/obj/%.o)
 
 PLUGIN := $(B)/lib/libnccl-net-tpview.so
 LIB    := $(B)/lib/libtpview.so
@@ -85,19 +87,17 @@ $(LIB): $(LIB_OBJ) src/libtpview.map
 	$(CC) $(LDSAN) $(LDFLAGS) -shared -pthread -Wl,-z,defs -Wl,-soname,$(@F) \
 	  -Wl,--version-script=src/libtpview.map $(LIB_OBJ) $(PKG_LIBS) -ldl -o $@
 
-# The service and the benchmark use the library's inside; the command line only its public API.
 $(B)/bin/tpviewd: $(B)/obj/src/tools/tpviewd.o $(TOOL_OBJ) $(SERVICE_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
-$(B)/bin/tpview_perf: $(B)/obj/src/tools/tpview_perf.o $(TOOL_OBJ) $(LIBA)
+$(B)/bin/tpview: $(CLI_OBJ) $(TOOL_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
-$(B)/bin/tpview: $(B)/obj/src/tools/tpview.o $(TOOL_OBJ) $(LIB)
+$(B)/bin/tpview_%: $(B)/obj/src/tools/tpview_%.o $(TOOL_OBJ) $(LIBA)
 	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $(filter %.o,$^) -L$(B)/lib -ltpview -ljansson \
-	  -Wl,-rpath,'$$ORIGIN/../lib' -o $@
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
 # ---- tests --------------------------------------------------------------------------------------
 $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
@@ -120,7 +120,7 @@ check-functional: tests
 	scripts/run-tests $(B) $(FUNCTIONAL)
 
 check-python: tests
-	TPVIEW_BUILD=$(abspath $(B)) scripts/run-pytest tests
+	TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests
 
 check-asan:
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check-unit check-functional

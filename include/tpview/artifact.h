@@ -32,7 +32,7 @@ extern "C" {
 #define TPV_MAX_TENSORS 2000000u /* most tensors in one artifact */
 #define TPV_ID_CHARS 33          /* 32 hex digits and a zero */
 
-/* Every dtype of the safetensors format (Dtype in safetensors/src/tensor.rs). */
+/* Every dtype of the safetensors format (Dtype in safetensors/src/tensor.rs, version 0.8.0). */
 typedef enum tpv_dtype {
     TPV_DTYPE_BOOL,
     TPV_DTYPE_F4,
@@ -43,6 +43,8 @@ typedef enum tpv_dtype {
     TPV_DTYPE_F8_E5M2,
     TPV_DTYPE_F8_E4M3,
     TPV_DTYPE_F8_E8M0,
+    TPV_DTYPE_F8_E4M3FNUZ,
+    TPV_DTYPE_F8_E5M2FNUZ,
     TPV_DTYPE_I16,
     TPV_DTYPE_U16,
     TPV_DTYPE_F16,

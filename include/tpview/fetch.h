@@ -19,7 +19,7 @@ extern "C" {
 
 #define TPV_MAX_COMMS 64
 #define TPV_MIN_CHUNK 4096u
-#define TPV_MAX_CHUNK (1u << 30)
+#define TPV_MAX_CHUNK (64u << 20)
 
 typedef struct tpv_source tpv_source_t;
 

@@ -99,7 +99,8 @@ TPV_API const void *tpv_view_direct(const tpv_view_t *view, const tpv_artifact_t
 /*
  * Write the safetensors header of the dense form: 8 bytes of length, JSON, padding so that the data that follows begins
  * at a multiple of 64 (the format asks for 8). `metadata`, "key\0value\0…\0\0" or NULL, goes into __metadata__, which
- * also lists the aliases. The caller frees *header. TPV_ERR_NO_MEMORY.
+ * also lists the aliases: "tpview.aliases" is the text of a JSON object {name: target}. The caller frees *header.
+ * TPV_ERR_UNSUPPORTED for a header that is longer than the format allows; TPV_ERR_NO_MEMORY.
  */
 TPV_API tpv_status_t tpv_view_safetensors_header(const tpv_view_t *view, const char *metadata, void **header,
                                                  size_t *header_bytes);

@@ -28,7 +28,7 @@ static const entry_t table[TPV_PARAM_COUNT] = {
     [TPV_PARAM_CACHE_DIR] = {"TPVIEW_CACHE_DIR", KIND_STRING, "", 0, 4000,
                              "Folder for cached digests; empty means tpview below $XDG_CACHE_HOME or ~/.cache."},
     [TPV_PARAM_COMMS] = {"TPVIEW_COMMS", KIND_INT, "1", 1, 64, "Comms over which one fetch deals its chunks."},
-    [TPV_PARAM_CHUNK_BYTES] = {"TPVIEW_CHUNK_BYTES", KIND_INT, "1M", 4096, INT64_C(1) << 30, "Bytes in one chunk."},
+    [TPV_PARAM_CHUNK_BYTES] = {"TPVIEW_CHUNK_BYTES", KIND_INT, "1M", 4096, INT64_C(64) << 20, "Bytes in one chunk."},
     [TPV_PARAM_THREADS] = {"TPVIEW_THREADS", KIND_INT, "0", 0, 1024,
                            "Threads that gather and digest; 0 means one for each core."},
 };

@@ -29,7 +29,7 @@ __attribute__((format(printf, 5, 6))) static void logger(ncclDebugLogLevel level
         snprintf(log_text + log_length, (size_t)left, "%s %s\n", level == NCCL_LOG_WARN ? "WARN" : "INFO", text);
     if (length > 0 && length < left) log_length += (size_t)length;
     pthread_mutex_unlock(&log_lock);
-    if (getenv("TPVIEW_TEST_LOG")) fprintf(stderr, "%s:%d %s\n", file, line, text);
+    if (getenv("TEST_LOG")) fprintf(stderr, "%s:%d %s\n", file, line, text);
 }
 
 const char *net_log_text(void) {
@@ -52,7 +52,7 @@ int net_log_count(const char *text) {
 
 const char *net_plugin_path(const char *name) {
     static char path[4096];
-    const char *build = getenv("TPVIEW_BUILD");
+    const char *build = getenv("TEST_BUILD");
     snprintf(path, sizeof path, "%s/%s", build ? build : "build", name ? name : "lib/libnccl-net-tpview.so");
     return path;
 }

@@ -35,7 +35,7 @@ ncclResult_t net_plugin_open(net_plugin_t *net, const char *path, int version);
 /* finalize, for v11. */
 void net_plugin_close(net_plugin_t *net);
 
-/* $TPVIEW_BUILD/lib/libnccl-net-tpview.so, or $TPVIEW_BUILD/NAME when `name` is not NULL. Static storage. */
+/* $TEST_BUILD/lib/libnccl-net-tpview.so, or $TEST_BUILD/NAME when `name` is not NULL. Static storage. */
 const char *net_plugin_path(const char *name);
 
 /* All log lines of the process since the last net_log_clear, newline after each. */

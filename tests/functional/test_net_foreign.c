@@ -71,8 +71,8 @@ static void corrupt_damages_one_message(void **state) {
     (void)state;
     net_plugin_t net;
     net_pair_t pair;
-    setenv("TPVIEW_TEST_REAL_NET", net_plugin_path(NULL), 1);
-    setenv("TPVIEW_TEST_CORRUPT_MESSAGE", "3", 1);
+    setenv("TEST_REAL_NET", net_plugin_path(NULL), 1);
+    setenv("TEST_CORRUPT_MESSAGE", "3", 1);
     assert_int_equal(net_plugin_open(&net, net_plugin_path("tests/libcorruptnet.so"), 11), ncclSuccess);
     assert_true(net_pair_open(&net, 0, &pair));
     char out[4096], in[4096];

@@ -1,5 +1,5 @@
 /* Random sizes, many requests in flight, tests in random order, on several comms, between two threads. The seed is
- * printed and can be given back by TPVIEW_TEST_SEED. */
+ * printed and can be given back by TEST_SEED. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -173,7 +173,7 @@ static void random_soak(void **state) {
 
 int main(void) {
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
-    const char *given = getenv("TPVIEW_TEST_SEED");
+    const char *given = getenv("TEST_SEED");
     if (given)
         seed = strtoull(given, NULL, 10);
     else if (getrandom(&seed, sizeof seed, 0) != sizeof seed)

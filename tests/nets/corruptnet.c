@@ -1,8 +1,8 @@
 /*
  * A net plugin that passes everything on to another one (ABI v11), but damages one message on its way: of the N-th
  * isend of more than 1024 bytes in this process it sends a private copy in which the byte in the middle is flipped.
- *   TPVIEW_TEST_REAL_NET         path of the plugin to pass on to
- *   TPVIEW_TEST_CORRUPT_MESSAGE  N, counted from 1; unset or 0: none
+ *   TEST_REAL_NET         path of the plugin to pass on to
+ *   TEST_CORRUPT_MESSAGE  N, counted from 1; unset or 0: none
  * Only for plugins that need no registered memory.
  */
 #include <dlfcn.h>
@@ -45,11 +45,11 @@ static ncclResult_t corrupt_isend(void *comm, void *data, size_t size, int tag, 
 }
 
 __attribute__((constructor)) static void load(void) {
-    const char *path = getenv("TPVIEW_TEST_REAL_NET"), *number = getenv("TPVIEW_TEST_CORRUPT_MESSAGE");
+    const char *path = getenv("TEST_REAL_NET"), *number = getenv("TEST_CORRUPT_MESSAGE");
     void *library = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
     actual = library ? dlsym(library, "ncclNetPlugin_v11") : NULL;
     if (!actual) {
-        fprintf(stderr, "corruptnet: TPVIEW_TEST_REAL_NET=%s: %s\n", path ? path : "(unset)",
+        fprintf(stderr, "corruptnet: TEST_REAL_NET=%s: %s\n", path ? path : "(unset)",
                 path ? dlerror() : "expected the path of a net plugin");
         abort();
     }

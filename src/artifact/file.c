@@ -1,0 +1,157 @@
+#include "artifact/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/guard.h"
+
+static int64_t nanoseconds(struct timespec time) {
+    return (int64_t)time.tv_sec * TPV_NS_PER_SECOND + time.tv_nsec;
+}
+
+tpv_status_t tpv_artifact_file_state(const tpv_artifact_file_t *file, tpv_file_state_t *state) {
+    struct stat status;
+    if (fstat(file->descriptor, &status) != 0)
+        return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "%.500s: fstat", file->path);
+    if (!S_ISREG(status.st_mode)) return tpv_error_set(TPV_ERR_FORMAT, "%.500s: expected a regular file", file->path);
+    *state = (tpv_file_state_t){
+        .device = status.st_dev,
+        .inode = status.st_ino,
+        .size = (uint64_t)status.st_size,
+        .mtime_ns = nanoseconds(status.st_mtim),
+        .ctime_ns = nanoseconds(status.st_ctim),
+    };
+    return TPV_OK;
+}
+
+tpv_status_t tpv_artifact_file_check(const tpv_artifact_file_t *file) {
+    tpv_file_state_t now = {0};
+    TPV_TRY(tpv_artifact_file_state(file, &now));
+    if (now.size < file->state.size)
+        return tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file shrank since it was opened: it had %llu bytes, now %llu",
+                             file->path, (unsigned long long)file->state.size, (unsigned long long)now.size);
+    if (now.size != file->state.size || now.mtime_ns != file->state.mtime_ns)
+        return tpv_error_set(TPV_ERR_FORMAT,
+                             "%.500s: the file was written to since it was opened: an artifact must not "
+                             "change while it is in use",
+                             file->path);
+    return TPV_OK;
+}
+
+/* Without a mapping. */
+static tpv_status_t open_regular(const char *path, tpv_artifact_file_t *file) {
+    *file = (tpv_artifact_file_t){.descriptor = -1, .path = strdup(path)};
+    if (!file->path) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to open %.500s", path);
+    /* Without O_NONBLOCK the open of a FIFO would wait for a writer. */
+    file->descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    tpv_status_t status = TPV_OK;
+    if (file->descriptor < 0) {
+        bool missing = errno == ENOENT || errno == ENOTDIR;
+        status = tpv_error_set_errno(missing ? TPV_ERR_NOT_FOUND : TPV_ERR_SYSTEM, errno, "cannot open %.500s", path);
+    }
+    if (status == TPV_OK) status = tpv_artifact_file_state(file, &file->state);
+    if (status != TPV_OK) tpv_artifact_file_close(file);
+    return status;
+}
+
+tpv_status_t tpv_artifact_file_open(const char *path, tpv_artifact_file_t *file) {
+    TPV_TRY(open_regular(path, file));
+    tpv_status_t status = TPV_OK;
+    void *mapping = MAP_FAILED;
+    if (file->state.size == 0) {
+        status = tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file is empty", path);
+    } else if (file->state.size > SIZE_MAX) {
+        status = tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file is too large to map", path);
+    } else {
+        mapping = mmap(NULL, (size_t)file->state.size, PROT_READ, MAP_SHARED, file->descriptor, 0);
+        if (mapping == MAP_FAILED) status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot map %.500s", path);
+    }
+    if (status == TPV_OK) {
+        file->mapping = mapping;
+    } else {
+        tpv_artifact_file_close(file);
+    }
+    return status;
+}
+
+void tpv_artifact_file_close(tpv_artifact_file_t *file) {
+    if (file->mapping) munmap((void *)(uintptr_t)file->mapping, (size_t)file->state.size);
+    if (file->descriptor >= 0) close(file->descriptor);
+    free(file->path);
+    *file = (tpv_artifact_file_t){.descriptor = -1};
+}
+
+tpv_status_t tpv_artifact_file_read(const tpv_artifact_file_t *file, uint64_t offset, size_t length, void *bytes) {
+    char *place = bytes;
+    while (length > 0) {
+        ssize_t got = pread(file->descriptor, place, length, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot read %.500s", file->path);
+        if (got == 0)
+            return tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file shrank since it was opened: it had %llu bytes",
+                                 file->path, (unsigned long long)file->state.size);
+        place += got;
+        offset += (uint64_t)got;
+        length -= (size_t)got;
+    }
+    return TPV_OK;
+}
+
+tpv_status_t tpv_artifact_text_read(const char *path, size_t limit, char **text, size_t *length) {
+    tpv_artifact_file_t file;
+    TPV_TRY(open_regular(path, &file));
+    tpv_status_t status = TPV_OK;
+    *text = NULL;
+    if (file.state.size > limit) {
+        status = tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file has %llu bytes: expected at most %zu", path,
+                               (unsigned long long)file.state.size, limit);
+    } else {
+        *length = (size_t)file.state.size;
+        *text = malloc(*length + 1);
+        if (!*text) status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to read %.500s", path);
+    }
+    if (status == TPV_OK) status = tpv_artifact_file_read(&file, 0, *length, *text);
+    if (status != TPV_OK) {
+        free(*text);
+        *text = NULL;
+    }
+    tpv_artifact_file_close(&file);
+    return status;
+}
+
+tpv_status_t tpv_artifact_check(const tpv_artifact_t *artifact) {
+    for (uint32_t i = 0; i < artifact->file_count; i++)
+        TPV_TRY(tpv_artifact_file_check(&artifact->files[i]));
+    return TPV_OK;
+}
+
+tpv_status_t tpv_artifact_check_tensor(const tpv_artifact_t *artifact, const tpv_tensor_t *tensor) {
+    return tensor->shard < artifact->file_count ? tpv_artifact_file_check(&artifact->files[tensor->shard]) : TPV_OK;
+}
+
+tpv_status_t tpv_artifact_guard(const tpv_artifact_t *artifact, void (*body)(void *user), void *user) {
+    tpv_guard_fault_t fault;
+    tpv_status_t status = tpv_guard_run(body, user, &fault);
+    if (status != TPV_ERR_FORMAT) return status;
+    uintptr_t address = (uintptr_t)fault.address;
+    for (uint32_t i = 0; i < artifact->file_count; i++) {
+        const tpv_artifact_file_t *file = &artifact->files[i];
+        if (address - (uintptr_t)file->mapping >= file->state.size) continue;
+        return tpv_error_set(TPV_ERR_FORMAT,
+                             "%.500s: byte %llu cannot be read: the file shrank since it was opened, "
+                             "when it had %llu bytes, or its disk failed",
+                             file->path, (unsigned long long)(address - (uintptr_t)file->mapping),
+                             (unsigned long long)file->state.size);
+    }
+    return tpv_error_set(TPV_ERR_SYSTEM,
+                         "SIGBUS at address %p outside of the artifact: the destination's file was "
+                         "truncated or its disk is full",
+                         fault.address);
+}

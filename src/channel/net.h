@@ -1,0 +1,33 @@
+/* A loaded NCCL net plugin: ours or any other. */
+#ifndef CHANNEL_NET_H
+#define CHANNEL_NET_H
+
+#include "channel/net_abi.h"
+#include "tpview/status.h"
+
+/* Read-only once opened; the plugin's own rules say that different comms may be used by different threads. */
+typedef struct tpv_net {
+    tpv_net_abi_t abi;
+    void *library;
+    void *ctx;
+    int device; /* the one that comms are made on */
+    tpv_net_device_t properties;
+} tpv_net_t;
+
+/*
+ * Load the plugin as NCCL does (src/plugin/plugin_open.cc at v2.28.9): `name` is tried as it is (path or soname), then
+ * as libnccl-net-<name>.so; beside that, in the folder of this library or program, so that a build tree works. NULL:
+ * NCCL_NET_PLUGIN (a comma list: the first that starts wins), else "tpview". The newest ABI version that both know is
+ * used. TPV_ERR_NOT_FOUND when nothing by that name can be loaded, TPV_ERR_UNSUPPORTED for a library without a symbol
+ * that we know, TPV_ERR_NET when the plugin refuses to start or has no device. The caller owns *net.
+ */
+tpv_status_t tpv_net_open(const char *name, tpv_net_t **net);
+
+/* All comms must be closed. NULL is allowed. */
+void tpv_net_close(tpv_net_t *net);
+
+/* TPV_OK for ncclSuccess; otherwise a message "<plugin>: <what>: <NCCL's name of the code>" with TPV_ERR_PEER for
+ * ncclRemoteError and TPV_ERR_NET for the rest. */
+tpv_status_t tpv_net_check(const tpv_net_t *net, ncclResult_t result, const char *what);
+
+#endif

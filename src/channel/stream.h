@@ -1,0 +1,89 @@
+/*
+ * One fetch's data: `comms` send comms at the source, as many receive comms at the rank, framed as wire.h says.
+ *
+ * Both ends are duty cycles. tpv_receiver_advance and tpv_sender_advance never block: each does what can be done now
+ * and tells whether anything moved; the caller sleeps with idle.h when nothing did, and owns every deadline. A receiver
+ * or sender belongs to one thread at a time.
+ */
+#ifndef CHANNEL_STREAM_H
+#define CHANNEL_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/id.h"
+#include "channel/net.h"
+#include "tpview/status.h"
+
+#define TPV_STREAM_MAX_COMMS 64
+#define TPV_STREAM_WINDOW 8 /* chunks in flight for each comm: two requests each, of NCCL_NET_MAX_REQUESTS */
+
+typedef struct tpv_stream {
+    uint8_t id[TPV_ID_BYTES];
+    uint32_t comms;       /* 1 to TPV_STREAM_MAX_COMMS */
+    uint32_t chunk_bytes; /* above 0 */
+    uint64_t bytes;       /* of the dense form */
+} tpv_stream_t;
+
+/* How many chunks, and where chunk `index` lies. */
+uint64_t tpv_stream_chunks(const tpv_stream_t *stream);
+uint64_t tpv_stream_chunk_length(const tpv_stream_t *stream, uint64_t index);
+
+typedef struct tpv_stream_counts {
+    uint64_t bytes;  /* of whole (and at the receiver verified) chunks */
+    uint64_t chunks; /* likewise */
+    uint64_t wire;   /* bytes of all finished messages */
+} tpv_stream_counts_t;
+
+/* ---- receiver ---- */
+
+typedef struct tpv_receiver tpv_receiver_t;
+
+/* Listen with every comm. `destination` has room for stream->bytes and stays valid until close; nothing is written
+ * there before a comm has shown stream->id. TPV_ERR_NET, TPV_ERR_NO_MEMORY. */
+tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream, void *destination, bool check_digests,
+                               tpv_receiver_t **receiver);
+/* NCCL_NET_HANDLE_MAXSIZE bytes with which the source connects comm `comm`. */
+const void *tpv_receiver_handle(const tpv_receiver_t *receiver, uint32_t comm);
+/* *done when every chunk has arrived. TPV_ERR_PEER, TPV_ERR_NET, TPV_ERR_PROTOCOL, TPV_ERR_DIGEST, and what the source
+ * reported; after an error only counts and close are allowed. */
+tpv_status_t tpv_receiver_advance(tpv_receiver_t *receiver, bool *moved, bool *done);
+tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver);
+/* Also with transfers in flight: nothing writes to the destination afterwards. NULL is allowed. */
+void tpv_receiver_close(tpv_receiver_t *receiver);
+
+/* ---- sender ---- */
+
+/* Where the sender's chunks come from. Called on the sender's thread only; neither call may block. */
+typedef struct tpv_chunks {
+    void *user;
+    /* Ask for `chunk` in place `slot` (below comms * window). TPV_OK with *data NULL: being prepared, ask again.
+     * TPV_OK with *data: it stays valid until release. Anything else ends the fetch; the message is sent along. */
+    tpv_status_t (*get)(void *user, uint32_t slot, uint64_t chunk, const void **data, uint64_t *digest);
+    /* The slot's chunk is sent. */
+    void (*release)(void *user, uint32_t slot);
+    uint32_t window; /* chunks that may be asked for ahead on each comm: 1 to TPV_STREAM_WINDOW */
+} tpv_chunks_t;
+
+/* Memory from which chunks are sent, registered with the plugin once for each comm. */
+typedef struct tpv_region {
+    const void *base;
+    size_t bytes;
+} tpv_region_t;
+
+typedef struct tpv_sender tpv_sender_t;
+
+/* Nothing is sent yet. `handles` are stream->comms handles of NCCL_NET_HANDLE_MAXSIZE bytes; `regions` are copied and
+ * what they name stays valid until close. TPV_ERR_NO_MEMORY. */
+tpv_status_t tpv_sender_open(const tpv_net_t *net, const tpv_stream_t *stream, const void *handles,
+                             const tpv_region_t *regions, size_t region_count, const tpv_chunks_t *chunks,
+                             tpv_sender_t **sender);
+/* *done when the plugin has finished every message. Errors of the plugin, and of tpv_chunks_t.get once the receiver has
+ * been told; after an error only counts and close are allowed. */
+tpv_status_t tpv_sender_advance(tpv_sender_t *sender, bool *moved, bool *done);
+tpv_stream_counts_t tpv_sender_counts(const tpv_sender_t *sender);
+/* Also with transfers in flight; slots that were not released are the caller's again. NULL is allowed. */
+void tpv_sender_close(tpv_sender_t *sender);
+
+#endif

@@ -1,0 +1,278 @@
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "channel/stream.h"
+#include "channel/wire.h"
+
+/* A chunk that is expected, from its first irecv on. */
+typedef struct {
+    uint64_t chunk;
+    void *data_request, *trailer_request; /* NULL once finished */
+    bool data_posted, trailer_posted;
+    int data_size, trailer_size;
+} slot_t;
+
+typedef enum { LISTENING, GREETING, STREAMING, FINISHED } lane_state_t;
+
+typedef struct {
+    lane_state_t state;
+    void *listen, *comm;
+    void *data_handle, *control_handle; /* registrations with comm */
+    bool data_registered, control_registered;
+    void *greeting_request;
+    uint64_t next; /* chunk to post next */
+    unsigned head, count;
+    slot_t slots[TPV_STREAM_WINDOW];
+    uint8_t handle[NCCL_NET_HANDLE_MAXSIZE];
+    /* Registered together: what is not payload. */
+    struct {
+        tpv_greeting_t greeting;
+        tpv_trailer_t trailers[TPV_STREAM_WINDOW];
+    } control;
+} lane_t;
+
+struct tpv_receiver {
+    const tpv_net_t *net;
+    tpv_stream_t stream;
+    uint64_t chunks;
+    uint8_t *destination;
+    bool check_digests;
+    tpv_stream_counts_t counts;
+    lane_t lanes[];
+};
+
+static void lane_close_comm(tpv_receiver_t *receiver, lane_t *lane) {
+    const tpv_net_abi_t *abi = &receiver->net->abi;
+    if (!lane->comm) return;
+    if (lane->data_registered) abi->deregMr(lane->comm, lane->data_handle);
+    if (lane->control_registered) abi->deregMr(lane->comm, lane->control_handle);
+    abi->closeRecv(lane->comm);
+    lane->comm = NULL;
+    lane->data_registered = lane->control_registered = false;
+    lane->greeting_request = NULL;
+}
+
+static void lane_close_listen(tpv_receiver_t *receiver, lane_t *lane) {
+    if (lane->listen) receiver->net->abi.closeListen(lane->listen);
+    lane->listen = NULL;
+}
+
+tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream, void *destination, bool check_digests,
+                               tpv_receiver_t **receiver) {
+    tpv_receiver_t *r = calloc(1, sizeof *r + stream->comms * sizeof r->lanes[0]);
+    if (!r) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %u comms", stream->comms);
+    r->net = net;
+    r->stream = *stream;
+    r->chunks = tpv_stream_chunks(stream);
+    r->destination = destination;
+    r->check_digests = check_digests;
+    for (uint32_t i = 0; i < stream->comms; i++) {
+        lane_t *lane = &r->lanes[i];
+        lane->next = i;
+        tpv_status_t status = tpv_net_check(
+            net, net->abi.listen(net->abi.vtable, net->ctx, net->device, lane->handle, &lane->listen), "listen");
+        if (status != TPV_OK) {
+            tpv_receiver_close(r);
+            return status;
+        }
+    }
+    *receiver = r;
+    return TPV_OK;
+}
+
+void tpv_receiver_close(tpv_receiver_t *receiver) {
+    if (!receiver) return;
+    for (uint32_t i = 0; i < receiver->stream.comms; i++) {
+        lane_close_comm(receiver, &receiver->lanes[i]);
+        lane_close_listen(receiver, &receiver->lanes[i]);
+    }
+    free(receiver);
+}
+
+const void *tpv_receiver_handle(const tpv_receiver_t *receiver, uint32_t comm) {
+    return receiver->lanes[comm].handle;
+}
+
+tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver) {
+    return receiver->counts;
+}
+
+static tpv_status_t post(tpv_receiver_t *receiver, lane_t *lane, void *data, size_t bytes, void *registration,
+                         void **request) {
+    int tag = 0;
+    void *parent = NULL;
+    *request = NULL; /* and not NCCL_NET_OPTIONAL_RECV_COMPLETION */
+    return tpv_net_check(receiver->net,
+                         receiver->net->abi.irecv(lane->comm, 1, &data, &bytes, &tag, &registration, &parent, request),
+                         "irecv");
+}
+
+static tpv_status_t test(tpv_receiver_t *receiver, void **request, int *size, bool *moved) {
+    int done = 0;
+    TPV_TRY(tpv_net_check(receiver->net, receiver->net->abi.test(*request, &done, size), "receive"));
+    if (!done) return TPV_OK;
+    *request = NULL;
+    *moved = true;
+    receiver->counts.wire += (uint64_t)*size;
+    return TPV_OK;
+}
+
+static tpv_status_t lane_accept(tpv_receiver_t *receiver, lane_t *lane, bool *moved) {
+    const tpv_net_t *net = receiver->net;
+    ncclNetDeviceHandle_t *device = NULL;
+    TPV_TRY(tpv_net_check(net, net->abi.accept(lane->listen, &lane->comm, &device), "accept"));
+    if (!lane->comm) return TPV_OK;
+    *moved = true;
+    TPV_TRY(tpv_net_check(
+        net, net->abi.regMr(lane->comm, &lane->control, sizeof lane->control, NCCL_PTR_HOST, &lane->control_handle),
+        "register memory"));
+    lane->control_registered = true;
+    lane->state = GREETING;
+    return TPV_OK;
+}
+
+static bool greeting_matches(const tpv_receiver_t *receiver, const lane_t *lane, int size) {
+    const tpv_greeting_t *greeting = &lane->control.greeting;
+    const tpv_stream_t *stream = &receiver->stream;
+    return size == sizeof *greeting && greeting->magic == TPV_GREETING_MAGIC && greeting->version == TPV_WIRE_VERSION &&
+           greeting->comm == lane - receiver->lanes && greeting->comms == stream->comms &&
+           greeting->chunk_bytes == stream->chunk_bytes && greeting->bytes == stream->bytes &&
+           memcmp(greeting->id, stream->id, TPV_ID_BYTES) == 0;
+}
+
+/* Whoever connects must show the fetch's id first; anybody else is dropped and the rightful source awaited further. */
+static tpv_status_t lane_greet(tpv_receiver_t *receiver, lane_t *lane, bool *moved) {
+    tpv_status_t status = TPV_OK;
+    int size = 0;
+    if (!lane->greeting_request)
+        status = post(receiver, lane, &lane->control.greeting, sizeof lane->control.greeting, lane->control_handle,
+                      &lane->greeting_request);
+    if (status == TPV_OK && lane->greeting_request) {
+        status = test(receiver, &lane->greeting_request, &size, moved);
+        if (status == TPV_OK && lane->greeting_request) return TPV_OK;
+    }
+    if (status == TPV_OK && size == 0) return TPV_OK; /* not posted yet */
+    if (status != TPV_OK || !greeting_matches(receiver, lane, size)) {
+        TPV_WARN("comm %d: dropped a peer that does not belong to this fetch%s%s", (int)(lane - receiver->lanes),
+                 status != TPV_OK ? ": " : "", status != TPV_OK ? tpv_error_message() : "");
+        lane_close_comm(receiver, lane);
+        lane->state = LISTENING;
+        *moved = true;
+        return TPV_OK;
+    }
+    lane_close_listen(receiver, lane);
+    if (receiver->stream.bytes > 0)
+        TPV_TRY(tpv_net_check(receiver->net,
+                              receiver->net->abi.regMr(lane->comm, receiver->destination, receiver->stream.bytes,
+                                                       NCCL_PTR_HOST, &lane->data_handle),
+                              "register memory"));
+    lane->data_registered = receiver->stream.bytes > 0;
+    lane->state = STREAMING;
+    return TPV_OK;
+}
+
+/* Keep the window full of posted receives, straight into the destination. */
+static tpv_status_t lane_post(tpv_receiver_t *receiver, lane_t *lane, bool *moved) {
+    for (;;) {
+        unsigned last = (lane->head + lane->count - 1) % TPV_STREAM_WINDOW;
+        bool open = lane->count > 0 && !lane->slots[last].trailer_posted;
+        if (!open) {
+            if (lane->count == TPV_STREAM_WINDOW || lane->next >= receiver->chunks) return TPV_OK;
+            last = (lane->head + lane->count++) % TPV_STREAM_WINDOW;
+            lane->slots[last] = (slot_t){.chunk = lane->next};
+            lane->next += receiver->stream.comms;
+        }
+        slot_t *slot = &lane->slots[last];
+        if (!slot->data_posted) {
+            TPV_TRY(post(receiver, lane, receiver->destination + slot->chunk * receiver->stream.chunk_bytes,
+                         tpv_stream_chunk_length(&receiver->stream, slot->chunk), lane->data_handle,
+                         &slot->data_request));
+            if (!slot->data_request) return TPV_OK;
+            slot->data_posted = *moved = true;
+        }
+        TPV_TRY(post(receiver, lane, &lane->control.trailers[last], sizeof(tpv_trailer_t), lane->control_handle,
+                     &slot->trailer_request));
+        if (!slot->trailer_request) return TPV_OK;
+        slot->trailer_posted = *moved = true;
+    }
+}
+
+static tpv_status_t check_chunk(tpv_receiver_t *receiver, const slot_t *slot, const tpv_trailer_t *trailer) {
+    unsigned long long chunk = slot->chunk;
+    if (slot->trailer_size < TPV_TRAILER_BYTES || trailer->magic != TPV_TRAILER_MAGIC ||
+        trailer->version != TPV_WIRE_VERSION)
+        return tpv_error_set(TPV_ERR_PROTOCOL, "chunk %llu: its trailer is malformed (%d bytes)", chunk,
+                             slot->trailer_size);
+    if (trailer->status != TPV_OK) {
+        int length = slot->trailer_size - TPV_TRAILER_BYTES;
+        tpv_status_t status = trailer->status < TPV_STATUS_COUNT ? (tpv_status_t)trailer->status : TPV_ERR_PEER;
+        return tpv_error_set(status, "the source reports at chunk %llu: %.*s", chunk, length, trailer->message);
+    }
+    uint64_t expected = tpv_stream_chunk_length(&receiver->stream, slot->chunk);
+    if (trailer->chunk != slot->chunk || trailer->bytes != expected || (uint64_t)slot->data_size != expected)
+        return tpv_error_set(TPV_ERR_PROTOCOL,
+                             "chunk %llu: got %d bytes with a trailer for chunk %llu of %llu bytes, expected %llu",
+                             chunk, slot->data_size, (unsigned long long)trailer->chunk,
+                             (unsigned long long)trailer->bytes, (unsigned long long)expected);
+    if (!receiver->check_digests) return TPV_OK;
+    uint64_t offset = slot->chunk * receiver->stream.chunk_bytes;
+    uint64_t digest = XXH3_64bits(receiver->destination + offset, expected);
+    if (digest != trailer->digest)
+        return tpv_error_set(
+            TPV_ERR_DIGEST,
+            "digest mismatch: chunk %llu (dense bytes %llu to %llu) has %016llx, the source sent %016llx", chunk,
+            (unsigned long long)offset, (unsigned long long)(offset + expected), (unsigned long long)digest,
+            (unsigned long long)trailer->digest);
+    return TPV_OK;
+}
+
+/* Finish chunks in their order, which is the order of the comm's messages. */
+static tpv_status_t lane_collect(tpv_receiver_t *receiver, lane_t *lane, bool *moved) {
+    while (lane->count > 0) {
+        slot_t *slot = &lane->slots[lane->head];
+        if (slot->data_request) TPV_TRY(test(receiver, &slot->data_request, &slot->data_size, moved));
+        if (slot->data_request || !slot->trailer_posted) return TPV_OK;
+        TPV_TRY(test(receiver, &slot->trailer_request, &slot->trailer_size, moved));
+        if (slot->trailer_request) return TPV_OK;
+        TPV_TRY(check_chunk(receiver, slot, &lane->control.trailers[lane->head]));
+        receiver->counts.chunks++;
+        receiver->counts.bytes += (uint64_t)slot->data_size;
+        lane->head = (lane->head + 1) % TPV_STREAM_WINDOW;
+        lane->count--;
+        /* Room for the next receive before the next check: the sender must never wait for a digest. */
+        TPV_TRY(lane_post(receiver, lane, moved));
+    }
+    return TPV_OK;
+}
+
+static tpv_status_t lane_advance(tpv_receiver_t *receiver, lane_t *lane, bool *moved) {
+    switch (lane->state) {
+    case LISTENING:
+        return lane_accept(receiver, lane, moved);
+    case GREETING:
+        return lane_greet(receiver, lane, moved);
+    case STREAMING:
+        TPV_TRY(lane_post(receiver, lane, moved));
+        TPV_TRY(lane_collect(receiver, lane, moved));
+        if (lane->count == 0 && lane->next >= receiver->chunks) lane->state = FINISHED;
+        return TPV_OK;
+    case FINISHED:
+        return TPV_OK;
+    }
+    return TPV_OK;
+}
+
+tpv_status_t tpv_receiver_advance(tpv_receiver_t *receiver, bool *moved, bool *done) {
+    *moved = false;
+    *done = true;
+    for (uint32_t i = 0; i < receiver->stream.comms; i++) {
+        lane_t *lane = &receiver->lanes[i];
+        tpv_status_t status = lane_advance(receiver, lane, moved);
+        if (status != TPV_OK) return receiver->stream.comms > 1 ? tpv_error_prefix(status, "comm %u", i) : status;
+        if (lane->state != FINISHED) *done = false;
+    }
+    return TPV_OK;
+}

@@ -1,0 +1,234 @@
+#include "client/http.h"
+
+#include <curl/curl.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+struct tpv_http {
+    char *address;
+    char *base; /* of URLs */
+    CURLM *multi;
+    CURL *easy;
+    struct curl_slist *headers;
+    int descriptor;
+    bool running;
+    char *body;
+    size_t length, capacity;
+    bool too_long;
+    char curl_error[CURL_ERROR_SIZE];
+};
+
+static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
+
+static void curl_start(void) {
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+static size_t on_body(char *data, size_t size, size_t count, void *user) {
+    tpv_http_t *http = user;
+    size_t bytes = size * count;
+    if (bytes > TPV_HTTP_MAX_RESPONSE - http->length) {
+        http->too_long = true;
+        return 0;
+    }
+    if (http->length + bytes + 1 > http->capacity) {
+        size_t capacity = 2 * (http->length + bytes + 1);
+        char *grown = realloc(http->body, capacity);
+        if (!grown) return 0;
+        http->body = grown;
+        http->capacity = capacity;
+    }
+    memcpy(http->body + http->length, data, bytes);
+    http->length += bytes;
+    http->body[http->length] = '\0';
+    return bytes;
+}
+
+static int on_socket(void *user, curl_socket_t descriptor, curlsocktype purpose) {
+    (void)purpose;
+    ((tpv_http_t *)user)->descriptor = descriptor;
+    return CURL_SOCKOPT_OK;
+}
+
+static int on_close(void *user, curl_socket_t descriptor) {
+    tpv_http_t *http = user;
+    if (http->descriptor == descriptor) http->descriptor = -1;
+    return close(descriptor);
+}
+
+/* "HOST:PORT", where an IPv6 HOST is in brackets. */
+static bool is_host_port(const char *address) {
+    const char *colon = strrchr(address, ':');
+    if (!colon || colon == address || !colon[1] || strlen(colon + 1) > 5) return false;
+    if (strspn(colon + 1, "0123456789") != strlen(colon + 1)) return false;
+    long port = strtol(colon + 1, NULL, 10);
+    bool bracketed = address[0] == '[' && colon[-1] == ']';
+    size_t host = strcspn(address, ":/@?#");
+    return port >= 1 && port <= 65535 && (bracketed || address + host == colon);
+}
+
+static tpv_status_t configure(tpv_http_t *http, const char *address, const char *token) {
+    curl_easy_setopt(http->easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(http->easy, CURLOPT_PROTOCOLS_STR, "http");
+    curl_easy_setopt(http->easy, CURLOPT_NOPROXY, "*");
+    curl_easy_setopt(http->easy, CURLOPT_ERRORBUFFER, http->curl_error);
+    curl_easy_setopt(http->easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(http->easy, CURLOPT_WRITEDATA, http);
+    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
+    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTDATA, http);
+    curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETDATA, http);
+    curl_easy_setopt(http->easy, CURLOPT_TCP_NODELAY, 1L);
+    if (strncmp(address, "unix:", 5) == 0) {
+        curl_easy_setopt(http->easy, CURLOPT_UNIX_SOCKET_PATH, address + 5);
+        http->base = strdup("http://localhost");
+    } else if (asprintf(&http->base, "http://%s", address) < 0) {
+        http->base = NULL;
+    }
+    /* No "Expect: 100-continue": it would cost a round trip for each larger request. */
+    http->headers = curl_slist_append(http->headers, "Expect:");
+    http->headers = curl_slist_append(http->headers, "Content-Type: application/json");
+    if (token) {
+        char *line = NULL;
+        if (asprintf(&line, "Authorization: Bearer %s", token) < 0) return TPV_ERR_NO_MEMORY;
+        http->headers = curl_slist_append(http->headers, line);
+        free(line);
+    }
+    curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
+    return http->base && http->headers ? TPV_OK : TPV_ERR_NO_MEMORY;
+}
+
+tpv_status_t tpv_http_open(const char *address, const char *token, tpv_http_t **http) {
+    bool is_unix = strncmp(address, "unix:", 5) == 0;
+    if (is_unix ? strlen(address) < 6 || strlen(address) > 5 + 107 : !is_host_port(address))
+        return tpv_error_set(TPV_ERR_ARGUMENT,
+                             "\"%s\" is not an address: expected unix:PATH (at most 107 bytes) or HOST:PORT", address);
+    if (token && token[strcspn(token, "\r\n")]) return tpv_error_set(TPV_ERR_ARGUMENT, "the token must be one line");
+    pthread_once(&curl_once, curl_start);
+    tpv_http_t *h = calloc(1, sizeof *h);
+    if (!h) goto fail;
+    h->descriptor = -1;
+    h->address = strdup(address);
+    h->easy = curl_easy_init();
+    h->multi = curl_multi_init();
+    if (!h->address || !h->easy || !h->multi || configure(h, address, token) != TPV_OK) goto fail;
+    *http = h;
+    return TPV_OK;
+
+fail:
+    tpv_http_close(h);
+    return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a connection to %s", address);
+}
+
+void tpv_http_close(tpv_http_t *http) {
+    if (!http) return;
+    if (http->running) curl_multi_remove_handle(http->multi, http->easy);
+    /* The multi handle owns the connection, whose closing calls back through the easy handle's options. */
+    if (http->multi) curl_multi_cleanup(http->multi);
+    if (http->easy) curl_easy_cleanup(http->easy);
+    curl_slist_free_all(http->headers);
+    free(http->base);
+    free(http->address);
+    free(http->body);
+    free(http);
+}
+
+const char *tpv_http_address(const tpv_http_t *http) {
+    return http->address;
+}
+
+int tpv_http_descriptor(const tpv_http_t *http) {
+    return http->descriptor;
+}
+
+const char *tpv_http_body(const tpv_http_t *http, size_t *length) {
+    if (length) *length = http->length;
+    return http->body ? http->body : "";
+}
+
+tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *path, const char *body) {
+    char *url = NULL;
+    if (asprintf(&url, "%s%s", http->base, path) < 0)
+        return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a request to %s", http->address);
+    http->length = 0;
+    http->too_long = false;
+    http->curl_error[0] = '\0';
+    curl_easy_setopt(http->easy, CURLOPT_URL, url);
+    curl_easy_setopt(http->easy, CURLOPT_CUSTOMREQUEST, method);
+    curl_easy_setopt(http->easy, CURLOPT_POSTFIELDS, body);
+    curl_easy_setopt(http->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(body ? strlen(body) : 0));
+    if (!body) curl_easy_setopt(http->easy, CURLOPT_HTTPGET, 1L);
+    free(url);
+    CURLMcode code = curl_multi_add_handle(http->multi, http->easy);
+    if (code != CURLM_OK)
+        return tpv_error_set(TPV_ERR_INTERNAL, "request to %s: %s", http->address, curl_multi_strerror(code));
+    http->running = true;
+    return TPV_OK;
+}
+
+void tpv_http_cancel(tpv_http_t *http) {
+    if (!http->running) return;
+    /* curl closes a connection whose answer has not been read to its end. */
+    curl_multi_remove_handle(http->multi, http->easy);
+    http->running = false;
+}
+
+/* {"error":{"status":"not_found","message":"…"}} */
+static tpv_status_t told_error(const tpv_http_t *http, long code) {
+    tpv_status_t status;
+    json_t *root = json_loadb(http->body ? http->body : "", http->length, 0, NULL);
+    const char *name = NULL, *message = NULL;
+    if (json_unpack(root, "{s:{s:s,s:s}}", "error", "status", &name, "message", &message) == 0)
+        status = tpv_error_set(tpv_status_from_name(name), "source %s: %s", http->address, message);
+    else
+        status = tpv_error_set(TPV_ERR_PROTOCOL, "source %s answered HTTP %ld without a reason: is it tpviewd?",
+                               http->address, code);
+    json_decref(root);
+    return status;
+}
+
+tpv_status_t tpv_http_advance(tpv_http_t *http, bool *done) {
+    int running = 0, queued = 0;
+    *done = false;
+    CURLMcode failed = curl_multi_perform(http->multi, &running);
+    if (failed != CURLM_OK)
+        return tpv_error_set(TPV_ERR_INTERNAL, "request to %s: %s", http->address, curl_multi_strerror(failed));
+    CURLMsg *message = curl_multi_info_read(http->multi, &queued);
+    if (!message || message->msg != CURLMSG_DONE) return TPV_OK;
+    CURLcode result = message->data.result;
+    curl_multi_remove_handle(http->multi, http->easy);
+    http->running = false;
+    *done = true;
+    if (http->too_long)
+        return tpv_error_set(TPV_ERR_PROTOCOL, "source %s: its answer is longer than %u bytes", http->address,
+                             TPV_HTTP_MAX_RESPONSE);
+    if (result != CURLE_OK)
+        return tpv_error_set(TPV_ERR_PEER, "source %s: %s", http->address,
+                             http->curl_error[0] ? http->curl_error : curl_easy_strerror(result));
+    long code = 0;
+    curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &code);
+    return code >= 200 && code <= 299 ? TPV_OK : told_error(http, code);
+}
+
+tpv_status_t tpv_http_call(tpv_http_t *http, const char *method, const char *path, const char *body, int64_t deadline) {
+    TPV_TRY(tpv_http_start(http, method, path, body));
+    for (;;) {
+        bool done = false;
+        tpv_status_t status = tpv_http_advance(http, &done);
+        if (status != TPV_OK || done) return status;
+        int64_t left = tpv_deadline_left(deadline);
+        if (left == 0) {
+            tpv_http_cancel(http);
+            return tpv_error_set(TPV_ERR_DEADLINE, "deadline passed while waiting for source %s to answer %s %s",
+                                 http->address, method, path);
+        }
+        int64_t ms = left / TPV_NS_PER_MS + 1;
+        curl_multi_poll(http->multi, NULL, 0, ms < 1000 ? (int)ms : 1000, NULL);
+    }
+}

@@ -1,0 +1,76 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "tpview/fetch.h"
+
+#define BLOCK_BYTES ((size_t)4 << 20)
+
+typedef struct {
+    const tpv_artifact_t *artifact, *file;
+    const tpv_view_t *view;
+    const char *path;
+    uint8_t *block;
+    tpv_progress_t progress;
+    void *user;
+} verify_t;
+
+static tpv_status_t compare_shape(const verify_t *verify, const tpv_output_t *output, const tpv_tensor_t *tensor) {
+    if (!tensor) return tpv_error_set(TPV_ERR_DIGEST, "%s: tensor %s is missing", verify->path, output->name);
+    bool same = tensor->dtype == output->dtype && tensor->dims == output->dims;
+    for (uint32_t i = 0; same && i < output->dims; i++)
+        same = tensor->shape[i] == output->shape[i];
+    if (!same)
+        return tpv_error_set(TPV_ERR_DIGEST, "%s: tensor %s has another dtype or shape than the plan says",
+                             verify->path, output->name);
+    return TPV_OK;
+}
+
+static tpv_status_t compare_values(const verify_t *verify, const tpv_output_t *output, const tpv_tensor_t *tensor) {
+    const uint8_t *data = tpv_artifact_data(verify->file, tensor);
+    for (uint64_t done = 0; done < output->bytes;) {
+        size_t length = output->bytes - done < BLOCK_BYTES ? output->bytes - done : BLOCK_BYTES;
+        TPV_TRY(tpv_view_gather(verify->view, verify->artifact, output->offset + done, length, verify->block));
+        if (memcmp(verify->block, data + done, length) != 0) {
+            size_t at = 0;
+            while (verify->block[at] == data[done + at])
+                at++;
+            return tpv_error_set(
+                TPV_ERR_DIGEST, "%s: tensor %s differs at element %llu (byte %llu of it): has %02x, expected %02x",
+                verify->path, output->name, (unsigned long long)((done + at) * 8 / tpv_dtype_bits(output->dtype)),
+                (unsigned long long)(done + at), data[done + at], verify->block[at]);
+        }
+        done += length;
+        if (verify->progress &&
+            !verify->progress(verify->user, output->offset + done, tpv_view_stats(verify->view).bytes))
+            return tpv_error_set(TPV_ERR_CANCELLED, "the verification was cancelled");
+    }
+    return TPV_OK;
+}
+
+static tpv_status_t compare_all(const verify_t *verify) {
+    size_t count = tpv_view_output_count(verify->view);
+    for (size_t i = 0; i < count; i++) {
+        const tpv_output_t *output = tpv_view_output(verify->view, i);
+        const tpv_tensor_t *tensor = tpv_artifact_find(verify->file, output->name);
+        TPV_TRY(compare_shape(verify, output, tensor));
+        TPV_TRY(compare_values(verify, output, tensor));
+    }
+    if (tpv_artifact_tensor_count(verify->file) != count)
+        return tpv_error_set(TPV_ERR_DIGEST, "%s has %zu tensors: the plan says %zu", verify->path,
+                             tpv_artifact_tensor_count(verify->file), count);
+    return TPV_OK;
+}
+
+tpv_status_t tpv_verify_file(const tpv_artifact_t *artifact, const tpv_view_t *view, const char *path,
+                             tpv_progress_t progress, void *user) {
+    tpv_artifact_t *file = NULL;
+    TPV_TRY(tpv_artifact_open(path, &file));
+    verify_t verify = {
+        .artifact = artifact, .file = file, .view = view, .path = path, .progress = progress, .user = user};
+    verify.block = malloc(BLOCK_BYTES);
+    tpv_status_t status = verify.block ? compare_all(&verify) : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to verify");
+    free(verify.block);
+    tpv_artifact_close(file);
+    return status;
+}

@@ -1,0 +1,61 @@
+/*
+ * One fetch at the source, from the admitted request to its end.
+ *
+ * The HTTP side makes it, hands it to the mover and keeps one reference; the mover keeps another. While the mover
+ * works, the HTTP connection is suspended; its outcome resumes it. The fetch then waits, with its comms open, for the
+ * receiver's acknowledgement or the loss of the control connection.
+ */
+#ifndef SERVICE_FETCH_H
+#define SERVICE_FETCH_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "lifecycle/lease.h"
+#include "service/catalog.h"
+#include "service/feeder.h"
+#include "service/request.h"
+
+typedef struct tpv_fetch_job tpv_fetch_job_t;
+
+typedef enum tpv_fetch_state {
+    TPV_FETCH_QUEUED,
+    TPV_FETCH_SENDING,
+    TPV_FETCH_SENT,    /* every message is with the plugin; awaits the acknowledgement */
+    TPV_FETCH_STOPPING /* ended; a pool thread may still work for it */
+} tpv_fetch_state_t;
+
+struct tpv_fetch_job {
+    /* Set before the mover sees it, read-only after. */
+    tpv_request_t request;
+    const tpv_entry_t *entry;
+    tpv_view_t *view;
+    tpv_stream_t stream;
+    int64_t deadline;                     /* base/clock.h */
+    int descriptor;                       /* the control connection's, watched while it is suspended */
+    void (*answer)(tpv_fetch_job_t *job); /* called once by the mover when `outcome` is set */
+    void *connection;
+    tpv_lease_t lease;
+    bool reused; /* the export was there already */
+
+    /* The mover's alone. */
+    tpv_fetch_state_t state;
+    tpv_feeder_t *feeder;
+    tpv_sender_t *sender;
+    int64_t begin, next_look, next_renewal;
+    int64_t expires; /* the lease, unless bytes move; 0 until it was first renewed */
+    tpv_fetch_job_t *next;
+
+    /* Written by the mover before `answered` is stored (release), read by the HTTP side after loading it (acquire). */
+    tpv_status_t outcome;
+    char message[TPV_ERROR_MAX];
+    tpv_stream_counts_t sent;
+    tpv_feeder_counts_t fed;
+    atomic_bool answered;
+
+    atomic_bool ended; /* set (release) by the HTTP side: acknowledged, or the control connection is gone */
+    atomic_uint references;
+};
+
+#endif

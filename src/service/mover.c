@@ -1,0 +1,312 @@
+#include "service/mover.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "channel/idle.h"
+
+#define LOOK_PERIOD_NS (50 * TPV_NS_PER_MS)
+#define RENEWAL_PERIOD_NS (100 * TPV_NS_PER_MS)
+#define QUIET_PERIOD_NS (100 * TPV_NS_PER_MS)
+
+struct tpv_mover {
+    tpv_mover_options_t options;
+    pthread_t thread;
+    int wake; /* eventfd */
+    pthread_mutex_t mutex;
+    pthread_cond_t none_left;  /* active became 0 */
+    tpv_fetch_job_t *incoming; /* under mutex */
+    tpv_fetch_job_t *jobs;     /* the thread's */
+    atomic_uint active;        /* in both lists; changed under mutex, read relaxed without */
+    atomic_bool refusing;      /* relaxed: seen at the next round, which a wake brings */
+    atomic_bool closing;       /* likewise */
+    bool stopped;              /* under mutex: the thread looks at incoming no more */
+};
+
+void tpv_fetch_job_release(tpv_fetch_job_t *job) {
+    if (atomic_fetch_sub_explicit(&job->references, 1, memory_order_acq_rel) != 1) return;
+    tpv_view_free(job->view);
+    tpv_request_clear(&job->request);
+    free(job);
+}
+
+/* ---- one fetch ---- */
+
+static void answer(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status) {
+    job->outcome = status;
+    if (status != TPV_OK) memcpy(job->message, tpv_error_message(), sizeof job->message);
+    if (job->sender) job->sent = tpv_sender_counts(job->sender);
+    if (job->feeder) job->fed = tpv_feeder_counts(job->feeder);
+    tpv_metrics_fetch_finished(mover->options.metrics, status, &job->sent, &job->fed,
+                               (double)(tpv_clock_ns() - job->begin) / (double)TPV_NS_PER_SECOND);
+    if (status != TPV_OK)
+        TPV_WARN("fetch %s of %s by rank %u of %u on %s: %s", job->request.fetch_id_text, job->entry->label,
+                 job->request.tp_rank, job->request.tp_size, job->request.host, job->message);
+    else
+        TPV_INFO("fetch %s of %s by rank %u of %u on %s: sent %llu bytes", job->request.fetch_id_text,
+                 job->entry->label, job->request.tp_rank, job->request.tp_size, job->request.host,
+                 (unsigned long long)job->sent.bytes);
+    atomic_store_explicit(&job->answered, true, memory_order_release);
+    job->answer(job);
+}
+
+static void stop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    tpv_sender_close(job->sender);
+    job->sender = NULL;
+    tpv_lease_end(mover->options.table, job->lease);
+    job->state = TPV_FETCH_STOPPING;
+}
+
+static void fail(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status) {
+    answer(mover, job, status);
+    stop(mover, job);
+}
+
+/* HTTP does not watch a suspended connection, so the mover does. */
+static bool control_is_gone(const tpv_fetch_job_t *job) {
+    struct pollfd descriptor = {.fd = job->descriptor, .events = POLLRDHUP};
+    return poll(&descriptor, 1, 0) > 0 && (descriptor.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+}
+
+static tpv_status_t look_around(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    int64_t now = tpv_clock_ns();
+    if (job->deadline != TPV_DEADLINE_NEVER && now >= job->deadline)
+        return tpv_error_set(TPV_ERR_DEADLINE, "the fetch's deadline passed at the source after %llu bytes",
+                             (unsigned long long)(job->sender ? tpv_sender_counts(job->sender).bytes : 0));
+    if (atomic_load_explicit(&mover->refusing, memory_order_relaxed))
+        return tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down");
+    if (job->expires && now >= job->expires)
+        return tpv_error_set(TPV_ERR_STALE, "no byte moved for %g s: the lease is over",
+                             (double)mover->options.lease_ttl_ns / (double)TPV_NS_PER_SECOND);
+    if (now < job->next_look) return TPV_OK;
+    job->next_look = now + LOOK_PERIOD_NS;
+    if (atomic_load_explicit(&job->ended, memory_order_acquire))
+        return tpv_error_set(TPV_ERR_CANCELLED, "the receiver ended the lease");
+    if (control_is_gone(job)) return tpv_error_set(TPV_ERR_PEER, "the receiver's control connection is gone");
+    return TPV_OK;
+}
+
+static tpv_status_t start(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    TPV_TRY(tpv_lease_attach(mover->options.table, job->lease));
+    TPV_TRY(tpv_feeder_open(mover->options.pool, job->view, job->entry->artifact, &job->stream, &job->feeder));
+    size_t count = 0;
+    const tpv_region_t *regions = tpv_feeder_regions(job->feeder, &count);
+    tpv_chunks_t chunks = tpv_feeder_chunks(job->feeder);
+    TPV_TRY(
+        tpv_sender_open(mover->options.net, &job->stream, job->request.handles, regions, count, &chunks, &job->sender));
+    job->state = TPV_FETCH_SENDING;
+    return TPV_OK;
+}
+
+/* A lease lives by the movement of its bytes alone: for the caller's own deadline, or for a fixed time without one. */
+static tpv_status_t renew(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    int64_t now = tpv_clock_ns();
+    if (now < job->next_renewal) return TPV_OK;
+    job->next_renewal = now + RENEWAL_PERIOD_NS;
+    job->expires = job->deadline != TPV_DEADLINE_NEVER ? job->deadline : now + mover->options.lease_ttl_ns;
+    return tpv_lease_progress(mover->options.table, job->lease, tpv_sender_counts(job->sender).bytes);
+}
+
+static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
+    bool done = false;
+    TPV_TRY(look_around(mover, job));
+    TPV_TRY(tpv_sender_advance(job->sender, moved, &done));
+    if (*moved) TPV_TRY(renew(mover, job));
+    if (!done) return TPV_OK;
+    job->next_renewal = 0;
+    TPV_TRY(renew(mover, job));
+    job->state = TPV_FETCH_SENT;
+    answer(mover, job, TPV_OK);
+    return TPV_OK;
+}
+
+/* True while the job has to be kept. */
+static bool advance(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
+    tpv_status_t status = TPV_OK;
+    switch (job->state) {
+    case TPV_FETCH_QUEUED:
+        *moved = true;
+        status = start(mover, job);
+        if (status != TPV_OK) fail(mover, job, status);
+        return true;
+    case TPV_FETCH_SENDING: {
+        bool sent = false;
+        status = send_some(mover, job, &sent);
+        if (sent) *moved = true;
+        if (status != TPV_OK) fail(mover, job, status);
+        return true;
+    }
+    case TPV_FETCH_SENT:
+        if (atomic_load_explicit(&job->ended, memory_order_acquire) || tpv_clock_ns() >= job->expires ||
+            atomic_load_explicit(&mover->closing, memory_order_relaxed))
+            stop(mover, job);
+        return true;
+    case TPV_FETCH_STOPPING:
+        if (job->feeder && !tpv_feeder_idle(job->feeder)) return true;
+        tpv_feeder_close(job->feeder);
+        job->feeder = NULL;
+        return false;
+    }
+    return false;
+}
+
+/* ---- the thread ---- */
+
+static void take_incoming(tpv_mover_t *mover) {
+    pthread_mutex_lock(&mover->mutex);
+    while (mover->incoming) {
+        tpv_fetch_job_t *job = mover->incoming;
+        mover->incoming = job->next;
+        job->next = mover->jobs;
+        mover->jobs = job;
+    }
+    pthread_mutex_unlock(&mover->mutex);
+}
+
+static void drop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    tpv_fetch_job_release(job);
+    pthread_mutex_lock(&mover->mutex);
+    if (atomic_fetch_sub_explicit(&mover->active, 1, memory_order_relaxed) == 1)
+        pthread_cond_broadcast(&mover->none_left);
+    pthread_mutex_unlock(&mover->mutex);
+}
+
+static void clear_wake(tpv_mover_t *mover) {
+    uint64_t count = 0;
+    ssize_t got = read(mover->wake, &count, sizeof count); /* non-blocking; empty is fine */
+    (void)got;
+}
+
+static void sleep_until_woken(tpv_mover_t *mover, int64_t longest) {
+    struct pollfd descriptor = {.fd = mover->wake, .events = POLLIN};
+    poll(&descriptor, 1, longest < 0 ? -1 : (int)(longest / TPV_NS_PER_MS));
+}
+
+static bool finished(tpv_mover_t *mover) {
+    if (!atomic_load_explicit(&mover->closing, memory_order_relaxed) || mover->jobs) return false;
+    pthread_mutex_lock(&mover->mutex);
+    mover->stopped = !mover->incoming;
+    pthread_mutex_unlock(&mover->mutex);
+    return mover->stopped;
+}
+
+static void *work(void *argument) {
+    tpv_mover_t *mover = argument;
+    tpv_idle_t idle = {0};
+    prctl(PR_SET_NAME, "tpview mover");
+    prctl(PR_SET_TIMERSLACK, 1000UL); /* short sleeps should be as short as asked */
+    while (!finished(mover)) {
+        bool moved = false, sending = false;
+        take_incoming(mover);
+        for (tpv_fetch_job_t **link = &mover->jobs; *link;) {
+            tpv_fetch_job_t *job = *link;
+            if (advance(mover, job, &moved)) {
+                sending = sending || job->state != TPV_FETCH_SENT;
+                link = &job->next;
+                continue;
+            }
+            *link = job->next;
+            drop(mover, job);
+        }
+        if (sending || atomic_load_explicit(&mover->closing, memory_order_relaxed)) {
+            if (tpv_idle_wait(&idle, moved, mover->wake, TPV_DEADLINE_NEVER)) clear_wake(mover);
+        } else {
+            sleep_until_woken(mover, mover->jobs ? QUIET_PERIOD_NS : -1);
+            clear_wake(mover);
+        }
+    }
+    return NULL;
+}
+
+tpv_status_t tpv_mover_open(const tpv_mover_options_t *options, tpv_mover_t **mover) {
+    tpv_mover_t *m = calloc(1, sizeof *m);
+    if (!m) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the mover");
+    m->options = *options;
+    m->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int error = m->wake < 0 ? errno : 0;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&m->none_left, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&m->mutex, NULL);
+    if (!error) error = pthread_create(&m->thread, NULL, work, m);
+    if (error) {
+        if (m->wake >= 0) close(m->wake);
+        pthread_cond_destroy(&m->none_left);
+        pthread_mutex_destroy(&m->mutex);
+        free(m);
+        return tpv_error_set_errno(TPV_ERR_SYSTEM, error, "cannot start the mover");
+    }
+    *mover = m;
+    return TPV_OK;
+}
+
+void tpv_mover_wake(tpv_mover_t *mover) {
+    uint64_t one = 1;
+    ssize_t put = write(mover->wake, &one, sizeof one); /* fails only when full, and then it is awake */
+    (void)put;
+}
+
+void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    job->begin = tpv_clock_ns();
+    tpv_metrics_fetch_started(mover->options.metrics);
+    pthread_mutex_lock(&mover->mutex);
+    bool stopped = mover->stopped;
+    if (!stopped) {
+        atomic_fetch_add_explicit(&mover->active, 1, memory_order_relaxed);
+        job->next = mover->incoming;
+        mover->incoming = job;
+    }
+    pthread_mutex_unlock(&mover->mutex);
+    if (!stopped) {
+        tpv_mover_wake(mover);
+        return;
+    }
+    fail(mover, job, tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down"));
+    tpv_fetch_job_release(job);
+}
+
+void tpv_mover_refuse_all(tpv_mover_t *mover) {
+    atomic_store_explicit(&mover->refusing, true, memory_order_relaxed);
+    tpv_mover_wake(mover);
+}
+
+unsigned tpv_mover_active(const tpv_mover_t *mover) {
+    return atomic_load_explicit(&mover->active, memory_order_relaxed);
+}
+
+bool tpv_mover_wait_idle(tpv_mover_t *mover, int64_t deadline) {
+    struct timespec until = {.tv_sec = deadline / TPV_NS_PER_SECOND, .tv_nsec = deadline % TPV_NS_PER_SECOND};
+    int error = 0;
+    pthread_mutex_lock(&mover->mutex);
+    while (tpv_mover_active(mover) > 0 && error == 0)
+        error = pthread_cond_timedwait(&mover->none_left, &mover->mutex, &until);
+    bool idle = tpv_mover_active(mover) == 0;
+    pthread_mutex_unlock(&mover->mutex);
+    return idle;
+}
+
+void tpv_mover_stop(tpv_mover_t *mover) {
+    if (!mover) return;
+    tpv_mover_refuse_all(mover);
+    atomic_store_explicit(&mover->closing, true, memory_order_relaxed);
+    tpv_mover_wake(mover);
+    pthread_join(mover->thread, NULL);
+}
+
+void tpv_mover_close(tpv_mover_t *mover) {
+    if (!mover) return;
+    close(mover->wake);
+    pthread_cond_destroy(&mover->none_left);
+    pthread_mutex_destroy(&mover->mutex);
+    free(mover);
+}

@@ -1,0 +1,42 @@
+/*
+ * The one thread that moves data for all fetches, as a duty cycle: advance what can be advanced, sleep when nothing
+ * can.
+ */
+#ifndef SERVICE_MOVER_H
+#define SERVICE_MOVER_H
+
+#include "channel/net.h"
+#include "service/fetch.h"
+#include "service/metrics.h"
+
+typedef struct tpv_mover tpv_mover_t;
+
+typedef struct tpv_mover_options {
+    const tpv_net_t *net;
+    tpv_pool_t *pool;
+    tpv_table_t *table;
+    tpv_metrics_t *metrics;
+    int64_t lease_ttl_ns; /* without movement, for a fetch that has no deadline */
+} tpv_mover_options_t;
+
+/* TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY. What `options` names outlives the mover. */
+tpv_status_t tpv_mover_open(const tpv_mover_options_t *options, tpv_mover_t **mover);
+/* Hand over a fetch with a reference of its own. A mover that was stopped answers TPV_ERR_REFUSED. Any thread. */
+void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job);
+/* Something outside changed (a fetch was ended): look at once. Any thread. */
+void tpv_mover_wake(tpv_mover_t *mover);
+/* End every fetch that is not finished with TPV_ERR_REFUSED. Any thread. */
+void tpv_mover_refuse_all(tpv_mover_t *mover);
+/* Fetches that the mover holds. Any thread. */
+unsigned tpv_mover_active(const tpv_mover_t *mover);
+/* Wait until it holds none; false when `deadline` (base/clock.h) passed first. Any thread. */
+bool tpv_mover_wait_idle(tpv_mover_t *mover, int64_t deadline);
+/* End what is left and the thread; the other calls stay allowed. NULL is allowed. */
+void tpv_mover_stop(tpv_mover_t *mover);
+/* Only when stopped and no other thread can call. NULL is allowed. */
+void tpv_mover_close(tpv_mover_t *mover);
+
+/* Drop one reference. */
+void tpv_fetch_job_release(tpv_fetch_job_t *job);
+
+#endif

@@ -1,0 +1,128 @@
+#include "service/request.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "channel/stream.h"
+#include "tpview/fetch.h"
+#include "tpview/view.h"
+
+static tpv_status_t get_text(const json_t *object, const char *field, size_t room, char *text) {
+    const json_t *value = json_object_get(object, field);
+    size_t length = json_string_length(value);
+    if (!json_is_string(value) || length >= room || strlen(json_string_value(value)) != length)
+        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"%s\" must be a text of at most %zu bytes", field,
+                             room - 1);
+    memcpy(text, json_string_value(value), length + 1);
+    return TPV_OK;
+}
+
+static tpv_status_t get_number(const json_t *object, const char *field, int64_t low, int64_t high, int64_t *number) {
+    const json_t *value = json_object_get(object, field);
+    if (!json_is_integer(value) || json_integer_value(value) < low || json_integer_value(value) > high)
+        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"%s\" must be a whole number from %lld to %lld", field,
+                             (long long)low, (long long)high);
+    *number = json_integer_value(value);
+    return TPV_OK;
+}
+
+static tpv_status_t get_id(const json_t *object, const char *field, char text[TPV_ID_TEXT]) {
+    uint8_t bytes[TPV_ID_BYTES];
+    if (get_text(object, field, TPV_ID_TEXT, text) != TPV_OK || !tpv_hex_decode(text, TPV_ID_BYTES, bytes))
+        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"%s\" must be 32 lower-case hex digits", field);
+    return TPV_OK;
+}
+
+/* A member that we do not know may be one that the client relies on. */
+static tpv_status_t check_fields(const json_t *object, const char *what, const char *const *fields) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
+        const char *const *field = fields;
+        while (*field && strcmp(*field, key) != 0)
+            field++;
+        if (!*field) return tpv_error_set(TPV_ERR_FORMAT, "%s: unknown field \"%.64s\"", what, key);
+    }
+    return TPV_OK;
+}
+
+static tpv_status_t parse_handles(const json_t *root, tpv_request_t *request) {
+    const json_t *handles = json_object_get(root, "handles");
+    size_t count = json_array_size(handles);
+    if (count < 1 || count > TPV_MAX_COMMS)
+        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"handles\" must be 1 to %d net handles", TPV_MAX_COMMS);
+    request->handles = calloc(count, NCCL_NET_HANDLE_MAXSIZE);
+    if (!request->handles) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu handles", count);
+    request->comms = (uint32_t)count;
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_array_get(handles, i));
+        if (!text || !tpv_hex_decode(text, NCCL_NET_HANDLE_MAXSIZE, request->handles + i * NCCL_NET_HANDLE_MAXSIZE))
+            return tpv_error_set(TPV_ERR_FORMAT, "fetch request: handle %zu must be %d lower-case hex digits", i,
+                                 2 * NCCL_NET_HANDLE_MAXSIZE);
+    }
+    return TPV_OK;
+}
+
+static tpv_status_t parse_rank(const json_t *root, tpv_request_t *request) {
+    static const char *const fields[] = {"host", "pid", "tp_rank", "tp_size", NULL};
+    const json_t *rank = json_object_get(root, "rank");
+    if (!json_is_object(rank)) return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"rank\" must be an object");
+    int64_t pid = 0, tp_rank = 0, tp_size = 0;
+    TPV_TRY(check_fields(rank, "fetch request: \"rank\"", fields));
+    TPV_TRY(get_text(rank, "host", sizeof request->host, request->host));
+    TPV_TRY(get_number(rank, "pid", 1, INT32_MAX, &pid));
+    TPV_TRY(get_number(rank, "tp_size", 1, TPV_MAX_TP_SIZE, &tp_size));
+    TPV_TRY(get_number(rank, "tp_rank", 0, tp_size - 1, &tp_rank));
+    request->pid = (int32_t)pid;
+    request->tp_rank = (uint32_t)tp_rank;
+    request->tp_size = (uint32_t)tp_size;
+    return TPV_OK;
+}
+
+static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
+    static const char *const fields[] = {"view",        "fetch_id", "artifact_id", "net", "handles",
+                                         "chunk_bytes", "rank",     "deadline_ms", NULL};
+    if (!json_is_object(root)) return tpv_error_set(TPV_ERR_FORMAT, "fetch request: expected a JSON object");
+    TPV_TRY(check_fields(root, "fetch request", fields));
+    TPV_TRY(get_id(root, "fetch_id", request->fetch_id_text));
+    tpv_hex_decode(request->fetch_id_text, TPV_ID_BYTES, request->fetch_id);
+    TPV_TRY(get_id(root, "artifact_id", request->artifact_id));
+    TPV_TRY(get_text(root, "net", sizeof request->net, request->net));
+    TPV_TRY(parse_handles(root, request));
+    int64_t chunk = 0;
+    TPV_TRY(get_number(root, "chunk_bytes", TPV_MIN_CHUNK, TPV_MAX_CHUNK, &chunk));
+    request->chunk_bytes = (uint32_t)chunk;
+    if (request->chunk_bytes * (uint64_t)request->comms > TPV_REQUEST_MAX_STAGING)
+        return tpv_error_set(TPV_ERR_FORMAT,
+                             "fetch request: %u comms with chunks of %u bytes need more than %llu bytes",
+                             request->comms, request->chunk_bytes, (unsigned long long)TPV_REQUEST_MAX_STAGING);
+    if (json_object_get(root, "deadline_ms"))
+        TPV_TRY(get_number(root, "deadline_ms", 1, INT64_C(1000) * 86400 * 365, &request->deadline_ms));
+    TPV_TRY(parse_rank(root, request));
+    const json_t *view = json_object_get(root, "view");
+    if (!json_is_object(view)) return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"view\" must be an object");
+    request->view = json_dumps(view, JSON_COMPACT);
+    if (!request->view) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a view spec");
+    request->view_length = strlen(request->view);
+    return TPV_OK;
+}
+
+tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *request) {
+    *request = (tpv_request_t){0};
+    json_error_t error;
+    json_t *root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &error);
+    if (!root)
+        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: not JSON at byte %d: %s", error.position, error.text);
+    tpv_status_t status = parse(root, request);
+    json_decref(root);
+    return status;
+}
+
+void tpv_request_clear(tpv_request_t *request) {
+    free(request->handles);
+    free(request->view);
+    request->handles = NULL;
+    request->view = NULL;
+}

@@ -1,0 +1,35 @@
+/* POST /v1/fetch: its JSON, parsed strictly. docs/control-api.md has the fields. */
+#ifndef SERVICE_REQUEST_H
+#define SERVICE_REQUEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/id.h"
+#include "tpview/artifact.h"
+
+#define TPV_REQUEST_MAX (64u << 20)
+/* Staging memory that one fetch may make us hold: comms * chunk_bytes. */
+#define TPV_REQUEST_MAX_STAGING (UINT64_C(256) << 20)
+
+typedef struct tpv_request {
+    uint8_t fetch_id[TPV_ID_BYTES];
+    char fetch_id_text[TPV_ID_TEXT];
+    char artifact_id[TPV_ID_CHARS];
+    char net[64];
+    char host[64];
+    int32_t pid;
+    uint32_t tp_rank, tp_size;
+    uint32_t comms, chunk_bytes;
+    int64_t deadline_ms; /* 0: none */
+    uint8_t *handles;    /* comms times NCCL_NET_HANDLE_MAXSIZE bytes */
+    char *view;          /* the spec's JSON text */
+    size_t view_length;
+} tpv_request_t;
+
+/* TPV_ERR_FORMAT names the field, what it has and what was expected; TPV_ERR_NO_MEMORY. *request must be cleared with
+ * tpv_request_clear in either case. */
+tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *request);
+void tpv_request_clear(tpv_request_t *request);
+
+#endif

@@ -1,0 +1,39 @@
+/* The view-export service: artifacts, control API, mover and lease table put together. */
+#ifndef SERVICE_SERVICE_H
+#define SERVICE_SERVICE_H
+
+#include "service/exports.h"
+#include "service/http_server.h"
+#include "service/mover.h"
+
+typedef struct tpv_service_options {
+    const char *unix_path, *listen, *token;
+    bool insecure;
+    const char *net; /* plugin; NULL: NCCL_NET_PLUGIN, else tpview */
+    unsigned threads;
+    unsigned max_fetches;
+    double lease_ttl_s; /* of a fetch without a deadline */
+} tpv_service_options_t;
+
+typedef struct tpv_service {
+    tpv_service_options_t options;
+    tpv_catalog_t catalog;
+    tpv_net_t *net;
+    tpv_pool_t *pool;
+    tpv_table_t *table;
+    tpv_exports_t exports;
+    tpv_metrics_t metrics;
+    tpv_mover_t *mover;
+    tpv_http_server_t *http;
+    atomic_bool closing; /* relaxed: no new fetches once it is seen */
+} tpv_service_t;
+
+/* Load the plugin, open the lease table, offer `catalog` (the service's from here on, also after an error) and serve.
+ * What `options` names outlives the service. Errors of each part. The caller owns *service. */
+tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_catalog_t *catalog, tpv_service_t **service);
+
+/* Refuse new fetches, let those in flight finish for `drain_s` seconds, refuse the rest, close everything. NULL is
+ * allowed. */
+void tpv_service_close(tpv_service_t *service, double drain_s);
+
+#endif

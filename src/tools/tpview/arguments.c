@@ -1,0 +1,172 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/params.h"
+#include "tools/tpview/command.h"
+
+#define PLAN_MAX ((size_t)64 << 20)
+
+enum {
+    SOURCE,
+    ARTIFACT,
+    CHECKPOINT,
+    TP_SIZE,
+    TP_RANK,
+    PLAN,
+    FUSE,
+    OUT,
+    NUL,
+    NET,
+    DEADLINE,
+    COMMS,
+    CHUNK,
+    NO_DIGESTS,
+    TOKEN_FILE,
+    JSON,
+    HELP,
+    OPTION_COUNT
+};
+
+static const struct option known[] = {
+    [SOURCE] = {"source", required_argument, NULL, SOURCE},
+    [ARTIFACT] = {"artifact", required_argument, NULL, ARTIFACT},
+    [CHECKPOINT] = {"checkpoint", required_argument, NULL, CHECKPOINT},
+    [TP_SIZE] = {"tp-size", required_argument, NULL, TP_SIZE},
+    [TP_RANK] = {"tp-rank", required_argument, NULL, TP_RANK},
+    [PLAN] = {"plan", required_argument, NULL, PLAN},
+    [FUSE] = {"fuse", no_argument, NULL, FUSE},
+    [OUT] = {"out", required_argument, NULL, OUT},
+    [NUL] = {"null", no_argument, NULL, NUL},
+    [NET] = {"net", required_argument, NULL, NET},
+    [DEADLINE] = {"deadline", required_argument, NULL, DEADLINE},
+    [COMMS] = {"comms", required_argument, NULL, COMMS},
+    [CHUNK] = {"chunk", required_argument, NULL, CHUNK},
+    [NO_DIGESTS] = {"no-digests", no_argument, NULL, NO_DIGESTS},
+    [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
+    [JSON] = {"json", no_argument, NULL, JSON},
+    [HELP] = {"help", no_argument, NULL, HELP},
+};
+
+static bool is_allowed(const char *name, const char *allowed) {
+    size_t length = strlen(name);
+    for (const char *at = allowed; (at = strstr(at, name)); at += length)
+        if ((at == allowed || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) return true;
+    return false;
+}
+
+static tpv_status_t take(tpv_arguments_t *a, int option) {
+    int64_t number = 0;
+    tpv_status_t status = TPV_OK;
+    switch (option) {
+    case SOURCE:
+        a->source = optarg;
+        break;
+    case ARTIFACT:
+        a->artifact = optarg;
+        break;
+    case CHECKPOINT:
+        a->checkpoint = optarg;
+        break;
+    case TP_SIZE:
+        status = tpv_parse_int("--tp-size", optarg, 1, TPV_MAX_TP_SIZE, &number);
+        a->options.tp_size = (uint32_t)number;
+        a->have_size = true;
+        break;
+    case TP_RANK:
+        status = tpv_parse_int("--tp-rank", optarg, 0, TPV_MAX_TP_SIZE - 1, &number);
+        a->options.tp_rank = (uint32_t)number;
+        a->have_rank = true;
+        break;
+    case PLAN:
+        a->plan_path = optarg;
+        break;
+    case FUSE:
+        a->options.fuse = true;
+        break;
+    case OUT:
+        a->out = optarg;
+        break;
+    case NUL:
+        a->null = true;
+        break;
+    case NET:
+        a->net = optarg;
+        break;
+    case DEADLINE:
+        status = tpv_cli_seconds("--deadline", optarg, &a->deadline_s);
+        break;
+    case COMMS:
+        status = tpv_parse_int("--comms", optarg, 1, TPV_MAX_COMMS, &number);
+        a->comms = (uint32_t)number;
+        break;
+    case CHUNK:
+        status = tpv_parse_int("--chunk", optarg, TPV_MIN_CHUNK, TPV_MAX_CHUNK, &number);
+        a->chunk_bytes = (uint64_t)number;
+        break;
+    case NO_DIGESTS:
+        a->no_digests = true;
+        break;
+    case TOKEN_FILE:
+        free(a->token);
+        a->token = NULL;
+        status = tpv_cli_token(optarg, &a->token);
+        break;
+    case JSON:
+        a->json = true;
+        break;
+    }
+    return status;
+}
+
+int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, const char *help) {
+    *arguments = (tpv_arguments_t){0};
+    struct option options[OPTION_COUNT + 1] = {0};
+    int count = 0;
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (i == HELP || is_allowed(known[i].name, allowed)) options[count++] = known[i];
+    for (;;) {
+        int option = getopt_long(argc, argv, "", options, NULL);
+        if (option == -1) break;
+        if (option == HELP) {
+            fputs(help, stdout);
+            return TPV_EXIT_OK;
+        }
+        if (option == '?') return tpv_cli_usage(TOOL, "bad arguments");
+        tpv_status_t status = take(arguments, option);
+        if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
+    }
+    arguments->first = optind;
+    return -1;
+}
+
+void tpv_arguments_clear(tpv_arguments_t *arguments) {
+    free(arguments->token);
+    free(arguments->plan);
+}
+
+tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
+    if (!arguments->have_size || !arguments->have_rank)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--tp-size and --tp-rank are needed");
+    if (!arguments->plan_path) return TPV_OK;
+    TPV_TRY(tpv_cli_read(arguments->plan_path, PLAN_MAX, &arguments->plan, &arguments->plan_length));
+    arguments->options.plan = arguments->plan;
+    arguments->options.plan_length = arguments->plan_length;
+    return TPV_OK;
+}
+
+tpv_status_t tpv_arguments_open(const tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact) {
+    *source = NULL;
+    if (arguments->checkpoint && arguments->source)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "give --checkpoint or --source, not both");
+    if (arguments->checkpoint) return tpv_artifact_open(arguments->checkpoint, artifact);
+    if (!arguments->source || !arguments->artifact)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR and --artifact NAME[@VERSION] are needed");
+    TPV_TRY(tpv_source_open(arguments->source, arguments->token, source));
+    tpv_status_t status = tpv_source_artifact(*source, arguments->artifact, arguments->deadline_s, artifact);
+    if (status == TPV_OK) return TPV_OK;
+    tpv_source_close(*source);
+    *source = NULL;
+    return status;
+}

@@ -1,0 +1,44 @@
+/* The tpview subcommands and the options that they share. */
+#ifndef TOOLS_TPVIEW_COMMAND_H
+#define TOOLS_TPVIEW_COMMAND_H
+
+#include <getopt.h>
+
+#include "tools/common/cli.h"
+#include "tpview/tpview.h"
+
+#define TOOL "tpview"
+
+/* All that any subcommand takes; each names the ones it knows. */
+typedef struct tpv_arguments {
+    const char *source, *artifact, *checkpoint, *plan_path, *out, *net;
+    char *token, *plan;
+    size_t plan_length;
+    tpv_plan_options_t options;
+    bool have_size, have_rank, null, json, no_digests;
+    double deadline_s;
+    uint32_t comms;
+    uint64_t chunk_bytes;
+    int first; /* index of the first word that is not an option */
+} tpv_arguments_t;
+
+/*
+ * Parse the options in `allowed` (names separated by blanks) of a subcommand. Returns -1 to go on, or an exit code:
+ * --help prints `help`. The caller frees with tpv_arguments_clear in either case.
+ */
+int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, const char *help);
+void tpv_arguments_clear(tpv_arguments_t *arguments);
+
+/* --tp-size and --tp-rank are needed and agree; TPV_ERR_ARGUMENT otherwise. Reads --plan. */
+tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments);
+
+/* The artifact of --checkpoint, or of --source with --artifact (*source is then open, else NULL). */
+tpv_status_t tpv_arguments_open(const tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact);
+
+int tpv_command_ls(int argc, char **argv);
+int tpv_command_plan(int argc, char **argv);
+int tpv_command_fetch(int argc, char **argv);
+int tpv_command_verify(int argc, char **argv);
+int tpv_command_leases(int argc, char **argv);
+
+#endif

@@ -1,0 +1,126 @@
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/error.h"
+#include "tools/common/progress.h"
+#include "tools/tpview/command.h"
+
+static const char help[] =
+    "Usage: tpview fetch --source ADDR --artifact NAME[@VERSION] --tp-size N --tp-rank R\n"
+    "                    (--out FILE.safetensors | --null) [OPTION...]\n"
+    "\n"
+    "Fetch rank R's view from the service at ADDR (unix:PATH or HOST:PORT) through a net plugin.\n"
+    "\n"
+    "  --out FILE          write a safetensors file; it appears only when it is whole and verified\n"
+    "  --null              fetch into memory and drop it\n"
+    "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md)\n"
+    "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n"
+    "  --deadline SECONDS  for the whole fetch (default: none)\n"
+    "  --comms K           comms to deal the chunks over, 1 to 64 (default: TPVIEW_COMMS)\n"
+    "  --chunk BYTES       4K to 64M (default: TPVIEW_CHUNK_BYTES)\n"
+    "  --net PLUGIN        net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
+    "  --no-digests        do not compare chunk digests\n"
+    "  --token-file FILE   bearer token for a service on TCP\n"
+    "  --json              print the result as JSON\n"
+    "\n"
+    "Example:\n"
+    "  tpview fetch --source unix:/tmp/tpviewd-0.sock --artifact qwen3-14b --tp-size 4 --tp-rank 0 \\\n"
+    "               --out rank0.safetensors --deadline 120\n";
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
+/* A signal ends the fetch in an orderly way: the partial file goes, the lease is given back. */
+static bool progress(void *user, uint64_t done, uint64_t total) {
+    return tpv_progress_draw(user, done, total) && !interrupted;
+}
+
+static tpv_status_t fetch_to_memory(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                                    const tpv_fetch_options_t *options, tpv_fetch_result_t *result) {
+    size_t bytes = tpv_view_stats(view).bytes;
+    size_t mapped = bytes ? bytes : 1;
+    void *memory = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no memory for %zu bytes", bytes);
+    madvise(memory, mapped, MADV_HUGEPAGE); /* fewer page faults; plain pages do as well */
+    tpv_status_t status = tpv_fetch(source, artifact, view, options, memory, result);
+    munmap(memory, mapped);
+    return status;
+}
+
+static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                         const tpv_fetch_result_t *result) {
+    double rate = result->seconds > 0 ? (double)result->needed_bytes / 1e9 / result->seconds : 0;
+    tpv_view_stats_t stats = tpv_view_stats(view);
+    if (!arguments->json) {
+        printf("rank %u of %u: %llu tensors, %llu bytes in %.3f s, %.2f GB/s, %s export, digests %s%s%s\n",
+               arguments->options.tp_rank, arguments->options.tp_size, (unsigned long long)stats.outputs,
+               (unsigned long long)result->needed_bytes, result->seconds, rate, result->export_kind,
+               result->digests_checked ? "ok" : "not checked", arguments->out ? " -> " : "",
+               arguments->out ? arguments->out : "");
+        return;
+    }
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:b, s:s?}", "artifact",
+                  arguments->artifact, "artifact_id", tpv_artifact_id(artifact), "view_id", tpv_view_id(view),
+                  "tp_rank", (int)arguments->options.tp_rank, "tp_size", (int)arguments->options.tp_size, "tensors",
+                  (json_int_t)stats.outputs, "needed_bytes", (json_int_t)result->needed_bytes, "wire_bytes",
+                  (json_int_t)result->wire_bytes, "chunks", (json_int_t)result->chunks, "seconds", result->seconds,
+                  "gb_per_s", rate, "export", result->export_kind, "lease_id", result->fetch_id, "digests_checked",
+                  result->digests_checked, "out", arguments->out);
+    tpv_cli_print_json(root);
+}
+
+static tpv_status_t fetch(tpv_arguments_t *arguments) {
+    tpv_source_t *source = NULL;
+    tpv_artifact_t *artifact = NULL;
+    tpv_view_t *view = NULL;
+    tpv_fetch_result_t result = {0};
+    if (!arguments->out == !arguments->null) return tpv_error_set(TPV_ERR_ARGUMENT, "give --out FILE or --null");
+    TPV_TRY(tpv_arguments_plan(arguments));
+    TPV_TRY(tpv_arguments_open(arguments, &source, &artifact));
+    tpv_progress_bar_t bar = tpv_progress_bar("fetch");
+    tpv_fetch_options_t options = {.net = arguments->net,
+                                   .comms = arguments->comms,
+                                   .chunk_bytes = arguments->chunk_bytes,
+                                   .no_digests = arguments->no_digests,
+                                   .tp_rank = arguments->options.tp_rank,
+                                   .tp_size = arguments->options.tp_size,
+                                   .deadline_s = arguments->deadline_s,
+                                   .progress = progress,
+                                   .progress_user = &bar};
+    tpv_status_t status = tpv_view_plan(artifact, &arguments->options, &view);
+    if (status == TPV_OK && arguments->out)
+        status = tpv_fetch_file(source, artifact, view, &options, arguments->out, &result);
+    else if (status == TPV_OK)
+        status = fetch_to_memory(source, artifact, view, &options, &result);
+    tpv_progress_end(&bar);
+    if (status == TPV_OK) print_result(arguments, artifact, view, &result);
+    tpv_view_free(view);
+    tpv_artifact_close(artifact);
+    tpv_source_close(source);
+    return status;
+}
+
+int tpv_command_fetch(int argc, char **argv) {
+    tpv_arguments_t arguments;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    int code = tpv_arguments_parse(&arguments, argc, argv,
+                                   "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
+                                   "no-digests token-file json",
+                                   help);
+    if (code < 0) {
+        tpv_status_t status = fetch(&arguments);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+    }
+    tpv_arguments_clear(&arguments);
+    return code;
+}

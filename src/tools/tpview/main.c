@@ -1,0 +1,49 @@
+/* tpview: the command line. Each subcommand has a file of its own. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/params.h"
+#include "tools/tpview/command.h"
+
+static const char help[] = "Usage: tpview COMMAND [OPTION...]\n"
+                           "\n"
+                           "  ls       list the artifacts that a service offers\n"
+                           "  plan     show what one rank needs of a checkpoint\n"
+                           "  fetch    fetch one rank's view from a service\n"
+                           "  verify   compare a fetched file with the checkpoint\n"
+                           "  leases   show who holds leases on this host\n"
+                           "\n"
+                           "tpview COMMAND --help tells more. Also: --help, --help-env, --version.\n"
+                           "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} commands[] = {{"ls", tpv_command_ls},
+                {"plan", tpv_command_plan},
+                {"fetch", tpv_command_fetch},
+                {"verify", tpv_command_verify},
+                {"leases", tpv_command_leases}};
+
+int main(int argc, char **argv) {
+    const char *name = argc > 1 ? argv[1] : "--help";
+    signal(SIGPIPE, SIG_IGN);
+    if (strcmp(name, "--help") == 0) {
+        fputs(help, argc > 1 ? stdout : stderr);
+        return argc > 1 ? TPV_EXIT_OK : TPV_EXIT_USAGE;
+    }
+    if (strcmp(name, "--version") == 0) {
+        printf("tpview %s\n", tpv_version());
+        return TPV_EXIT_OK;
+    }
+    if (strcmp(name, "--help-env") == 0) {
+        tpv_params_print(stdout);
+        return TPV_EXIT_OK;
+    }
+    tpv_status_t status = tpv_params_check();
+    if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    return tpv_cli_usage(TOOL, "unknown command \"%s\"", name);
+}

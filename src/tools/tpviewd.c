@@ -1,0 +1,202 @@
+/* tpviewd: the view-export service. Argument parsing and its life; the work is in src/service. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/params.h"
+#include "service/service.h"
+#include "tools/common/cli.h"
+#include "tools/common/progress.h"
+#include "tpview/tpview.h"
+
+#define TOOL "tpviewd"
+
+static const char help[] =
+    "Usage: tpviewd NAME@VERSION=DIR... [OPTION...]\n"
+    "\n"
+    "Serve tensor-parallel views of checkpoints. DIR is a folder as Hugging Face lays it out, or one\n"
+    ".safetensors file. When it can serve, it prints a line that begins with \"tpviewd: ready\" and names\n"
+    "its addresses. SIGTERM and SIGINT end it.\n"
+    "\n"
+    "  --unix PATH          Unix socket of the control API, mode 0600 (default: $XDG_RUNTIME_DIR/tpviewd.sock\n"
+    "                       or /tmp/tpviewd-UID.sock; none when only --listen is given)\n"
+    "  --listen HOST:PORT   also serve on TCP; port 0 picks one. An address that other hosts can reach needs\n"
+    "                       --token-file or --insecure\n"
+    "  --token-file FILE    bearer token that TCP clients must show; only its owner may read the file\n"
+    "  --insecure           let anybody who can reach --listen fetch\n"
+    "  --net PLUGIN         net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
+    "  --threads N          threads that gather and digest (default: TPVIEW_THREADS)\n"
+    "  --max-fetches N      fetches at the same time (default 256)\n"
+    "  --lease-ttl SECONDS  end a fetch that has no deadline when no byte moved for so long (default 60)\n"
+    "  --drain SECONDS      at the end, how long fetches in flight may finish (default 10)\n"
+    "  --help, --help-env, --version\n"
+    "\n"
+    "Examples:\n"
+    "  tpviewd qwen3-14b@1=/models/qwen3-14b\n"
+    "  tpviewd a@1=/models/a a@2=/models/a-new --listen 10.0.0.5:7070 --token-file ~/.tpview-token\n";
+
+enum {
+    OPT_UNIX = 256,
+    OPT_LISTEN,
+    OPT_TOKEN_FILE,
+    OPT_INSECURE,
+    OPT_NET,
+    OPT_THREADS,
+    OPT_MAX_FETCHES,
+    OPT_LEASE_TTL,
+    OPT_DRAIN,
+    OPT_HELP,
+    OPT_HELP_ENV,
+    OPT_VERSION
+};
+
+static const struct option long_options[] = {{"unix", required_argument, NULL, OPT_UNIX},
+                                             {"listen", required_argument, NULL, OPT_LISTEN},
+                                             {"token-file", required_argument, NULL, OPT_TOKEN_FILE},
+                                             {"insecure", no_argument, NULL, OPT_INSECURE},
+                                             {"net", required_argument, NULL, OPT_NET},
+                                             {"threads", required_argument, NULL, OPT_THREADS},
+                                             {"max-fetches", required_argument, NULL, OPT_MAX_FETCHES},
+                                             {"lease-ttl", required_argument, NULL, OPT_LEASE_TTL},
+                                             {"drain", required_argument, NULL, OPT_DRAIN},
+                                             {"help", no_argument, NULL, OPT_HELP},
+                                             {"help-env", no_argument, NULL, OPT_HELP_ENV},
+                                             {"version", no_argument, NULL, OPT_VERSION},
+                                             {NULL, 0, NULL, 0}};
+
+typedef struct {
+    tpv_service_options_t service;
+    char *token;
+    double drain_s;
+    char default_unix[108];
+} daemon_t;
+
+/* -1: go on; otherwise an exit code. */
+static int take_option(daemon_t *d, int option) {
+    int64_t number = 0;
+    tpv_status_t status = TPV_OK;
+    switch (option) {
+    case OPT_UNIX:
+        d->service.unix_path = optarg;
+        break;
+    case OPT_LISTEN:
+        d->service.listen = optarg;
+        break;
+    case OPT_TOKEN_FILE:
+        status = tpv_cli_token(optarg, &d->token);
+        d->service.token = d->token;
+        break;
+    case OPT_INSECURE:
+        d->service.insecure = true;
+        break;
+    case OPT_NET:
+        d->service.net = optarg;
+        break;
+    case OPT_THREADS:
+        status = tpv_parse_int("--threads", optarg, 1, 1024, &number);
+        d->service.threads = (unsigned)number;
+        break;
+    case OPT_MAX_FETCHES:
+        status = tpv_parse_int("--max-fetches", optarg, 1, 16384, &number);
+        d->service.max_fetches = (unsigned)number;
+        break;
+    case OPT_LEASE_TTL:
+        status = tpv_cli_seconds("--lease-ttl", optarg, &d->service.lease_ttl_s);
+        break;
+    case OPT_DRAIN:
+        status = tpv_cli_seconds("--drain", optarg, &d->drain_s);
+        break;
+    case OPT_HELP:
+        fputs(help, stdout);
+        return TPV_EXIT_OK;
+    case OPT_HELP_ENV:
+        tpv_params_print(stdout);
+        return TPV_EXIT_OK;
+    case OPT_VERSION:
+        printf("tpviewd %s\n", tpv_version());
+        return TPV_EXIT_OK;
+    default:
+        return tpv_cli_usage(TOOL, "bad arguments");
+    }
+    return status == TPV_OK ? -1 : tpv_cli_fail(TOOL, status);
+}
+
+static void choose_unix_path(daemon_t *d) {
+    if (d->service.unix_path || d->service.listen) return;
+    const char *folder = getenv("XDG_RUNTIME_DIR");
+    int length = folder && *folder
+                     ? snprintf(d->default_unix, sizeof d->default_unix, "%s/tpviewd.sock", folder)
+                     : snprintf(d->default_unix, sizeof d->default_unix, "/tmp/tpviewd-%u.sock", (unsigned)getuid());
+    if (length > 0 && (size_t)length < sizeof d->default_unix) d->service.unix_path = d->default_unix;
+}
+
+/* Signals are blocked already: a digest of a large checkpoint must end for them as well. */
+static bool draw_unless_signalled(void *user, uint64_t done, uint64_t total) {
+    sigset_t pending;
+    sigpending(&pending);
+    if (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT)) return false;
+    return tpv_progress_draw(user, done, total);
+}
+
+static tpv_status_t open_artifacts(tpv_catalog_t *catalog, char **definitions, int count, unsigned threads) {
+    for (int i = 0; i < count; i++) {
+        tpv_progress_bar_t bar = tpv_progress_bar("digest");
+        tpv_status_t status = tpv_catalog_add(catalog, definitions[i], threads, draw_unless_signalled, &bar);
+        tpv_progress_end(&bar);
+        if (status != TPV_OK) return status;
+    }
+    return TPV_OK;
+}
+
+static int serve(daemon_t *d, char **definitions, int count) {
+    /* Blocked before any thread exists, so that all inherit it and only sigwait takes them. */
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    tpv_catalog_t catalog = {0};
+    tpv_service_t *service = NULL;
+    tpv_status_t status = open_artifacts(&catalog, definitions, count, d->service.threads);
+    if (status == TPV_OK)
+        status = tpv_service_open(&d->service, &catalog, &service);
+    else
+        tpv_catalog_clear(&catalog);
+    if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
+    printf("tpviewd: ready %s (net plugin %s, %d artifact%s)\n", tpv_http_server_addresses(service->http),
+           service->net->abi.name, count, count == 1 ? "" : "s");
+    fflush(stdout);
+
+    int signal_number = 0;
+    sigwait(&signals, &signal_number);
+    /* A second signal ends us at once. */
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+    tpv_service_close(service, d->drain_s);
+    return TPV_EXIT_OK;
+}
+
+int main(int argc, char **argv) {
+    daemon_t d = {.service = {.max_fetches = 256, .lease_ttl_s = 60}, .drain_s = 10};
+    int code = -1;
+    while (code < 0) {
+        int option = getopt_long(argc, argv, "", long_options, NULL);
+        if (option == -1) break;
+        code = take_option(&d, option);
+    }
+    if (code < 0 && tpv_params_check() != TPV_OK) code = tpv_cli_fail(TOOL, TPV_ERR_ARGUMENT);
+    if (code < 0 && optind == argc) code = tpv_cli_usage(TOOL, "expected NAME@VERSION=DIR");
+    if (code < 0) {
+        if (!d.service.threads) d.service.threads = (unsigned)tpv_param_int(TPV_PARAM_THREADS);
+        choose_unix_path(&d);
+        code = serve(&d, argv + optind, argc - optind);
+    }
+    free(d.token);
+    return code;
+}

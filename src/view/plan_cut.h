@@ -1,0 +1,38 @@
+/* Which part of a tensor a rank gets. */
+#ifndef VIEW_PLAN_CUT_H
+#define VIEW_PLAN_CUT_H
+
+#include "view/plan_rules.h"
+
+#define TPV_VOCAB_PADDING 64 /* DEFAULT_VOCAB_PADDING_SIZE in vLLM's vocab_parallel_embedding.py, 0.32 */
+
+typedef struct tpv_range {
+    uint64_t start, count;
+} tpv_range_t;
+
+typedef struct tpv_cut {
+    int axis;             /* of the tensor; -1: the rank gets all of it */
+    uint32_t range_count; /* of ranges along the axis, put one behind the other; 0 to 2 */
+    tpv_range_t range[2];
+    uint64_t pad;       /* zeros behind them, in steps of the axis */
+    bool partial_block; /* of a block scale: its last row stands for less than a whole block */
+} tpv_cut_t;
+
+typedef struct tpv_cutter {
+    const tpv_artifact_t *artifact;
+    const tpv_model_config_t *config;
+    const tpv_rules_t *rules;
+    uint64_t tp_size, tp_rank;
+} tpv_cutter_t;
+
+/*
+ * Cut `tensor` as `rule` says. A bias or scale follows the weight of its module. TPV_ERR_PLAN names the tensor, the
+ * numbers that do not divide, or why it cannot follow.
+ */
+tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
+                            tpv_cut_t *cut);
+
+/* How many steps along the axis the rank gets, padding included. */
+uint64_t tpv_cut_extent(const tpv_cut_t *cut);
+
+#endif

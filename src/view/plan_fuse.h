@@ -1,0 +1,21 @@
+/* Which tensors an engine keeps in one: q, k, v in qkv_proj; gate, up in gate_up_proj. */
+#ifndef VIEW_PLAN_FUSE_H
+#define VIEW_PLAN_FUSE_H
+
+#include <stdbool.h>
+
+#include "tpview/artifact.h"
+
+#define TPV_MAX_FUSE_PARTS 3
+
+typedef struct tpv_fuse {
+    unsigned parts;
+    unsigned place;                                   /* of the tensor asked for among the parts */
+    char part[TPV_MAX_FUSE_PARTS][TPV_MAX_NAME + 16]; /* names of the tensors, in the order of their rows */
+    char name[TPV_MAX_NAME + 16];                     /* of the output */
+} tpv_fuse_t;
+
+/* Does this tensor (a weight, bias or scale of such a projection) belong into a fused one? */
+bool tpv_fuse_of(const char *tensor, tpv_fuse_t *fuse);
+
+#endif

@@ -1,0 +1,27 @@
+/* The inside of a view. It is filled by tpv_view_make and read-only from then on. */
+#ifndef VIEW_VIEW_H
+#define VIEW_VIEW_H
+
+#include "tpview/view.h"
+#include "view/program.h"
+#include "view/spec.h"
+
+struct tpv_view {
+    tpv_output_t *outputs; /* their names are owned */
+    size_t output_count;
+    tpv_spec_alias_t *aliases; /* owned, with their texts */
+    size_t alias_count;
+    uint64_t bytes;
+    tpv_program_t program;
+    char *json;
+    char id[TPV_ID_CHARS];
+    char index_digest[TPV_ID_CHARS];
+};
+
+/*
+ * Check, order, prove and compile `spec` and make a view of it; the spec is left empty or for the caller to clear.
+ * TPV_ERR_PLAN and TPV_ERR_NO_MEMORY as tpv_view_plan. The caller owns *view.
+ */
+tpv_status_t tpv_view_make(const tpv_artifact_t *artifact, tpv_spec_t *spec, tpv_view_t **view);
+
+#endif

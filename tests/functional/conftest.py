@@ -1,0 +1,140 @@
+"""Fixtures that start the built programs. TEST_BUILD names the build folder (default: build). Every test has a lease
+table and a digest cache of its own, every program that it starts has a time limit, and none outlives it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "scripts" / "lib"), str(Path(__file__).resolve().parent)]
+
+import service as programs  # noqa: E402
+from models import write_tiny  # noqa: E402
+
+LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
+
+
+@pytest.fixture(scope="session")
+def build() -> Path:
+    folder = Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve()
+    if not (folder / "bin" / "tpview").exists():
+        pytest.fail(f"{folder}/bin/tpview is not built: run make tests", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Callable[..., Path]:
+    """tiny(kind, **changes): the folder of a tiny checkpoint, made once. Nobody may change it."""
+    made: dict = {}
+
+    def get(kind: str, **changes) -> Path:
+        key = (kind, json.dumps(changes, sort_keys=True))
+        if key not in made:
+            made[key] = write_tiny(kind, tmp_path_factory.mktemp("checkpoints") / kind, **changes)
+        return made[key]
+
+    return get
+
+
+@pytest.fixture
+def environ(build, tmp_path) -> Iterator[dict[str, str]]:
+    namespace = f"test-{os.getpid()}-{abs(hash(tmp_path)) % 10**6}"
+    yield programs.environment(build, namespace, TPVIEW_CACHE_DIR=str(tmp_path / "cache"))
+    programs.remove_lease_table(namespace)
+
+
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A folder with a short name: a Unix socket's path has 108 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="tpv-") as folder:
+        yield Path(folder)
+
+
+@dataclass
+class Running:
+    """A service and the way to it."""
+
+    process: programs.Service
+    unix: str | None
+    tcp: str | None
+
+    @property
+    def source(self) -> str:
+        return self.unix or self.tcp
+
+
+@pytest.fixture
+def start_service(build, environ, sockets) -> Iterator[Callable[..., Running]]:
+    """start_service("NAME@VERSION=DIR", …, "--option", …): tpviewd on a Unix socket unless --listen is among the
+    arguments, ready to serve. Keyword `env` adds variables, `prefix` a command in front."""
+    running: list[programs.Service] = []
+
+    def start(*arguments, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> Running:
+        arguments = [str(argument) for argument in arguments]
+        if "--listen" not in arguments and "--unix" not in arguments:
+            arguments += ["--unix", str(sockets / f"{len(running)}.sock")]
+        process = programs.Service(build, arguments, {**environ, **(env or {})}, prefix=prefix, ready_timeout=LIMIT_S)
+        running.append(process)
+        words = [word.strip(",;()") for word in process.ready.removeprefix(programs.READY).split()]
+        unix = next((word for word in words if word.startswith("unix:")), None)
+        tcp = next((word for word in words if not word.startswith("unix:") and word.rpartition(":")[2].isdecimal()), None)
+        return Running(process, unix, tcp)
+
+    yield start
+    for process in running:
+        process.kill()
+
+
+@pytest.fixture
+def tpview(build, environ) -> Callable[..., subprocess.CompletedProcess]:
+    """tpview(argument, …): run the tool to its end. Keyword `env` adds variables, `prefix` a command in front."""
+
+    def run(*arguments, env: dict[str, str] | None = None, prefix: tuple[str, ...] = (),
+            limit: float = LIMIT_S) -> subprocess.CompletedProcess:
+        command = [*prefix, str(build / "bin" / "tpview"), *map(str, arguments)]
+        return subprocess.run(command, env={**environ, **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=limit)
+
+    return run
+
+
+@pytest.fixture
+def start_tpview(build, environ) -> Iterator[Callable[..., subprocess.Popen]]:
+    """As tpview, but returns the running process."""
+    running: list[subprocess.Popen] = []
+
+    def start(*arguments, env: dict[str, str] | None = None) -> subprocess.Popen:
+        process = subprocess.Popen([str(build / "bin" / "tpview"), *map(str, arguments)], env={**environ, **(env or {})},
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def leases(build, environ) -> Callable[[], list[dict]]:
+    return lambda: programs.leases(build, environ)
+
+
+@pytest.fixture
+def check_view() -> Callable[..., subprocess.CompletedProcess]:
+    """check_view(checkpoint, tp_size, tp_rank, file, "--fuse"): the independent comparison."""
+
+    def run(checkpoint, tp_size: int, tp_rank: int, file, *options) -> subprocess.CompletedProcess:
+        command = [str(ROOT / "scripts" / "check-view"), "--checkpoint", str(checkpoint), "--tp-size", str(tp_size),
+                   "--tp-rank", str(tp_rank), *options, str(file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+
+    return run

@@ -1,0 +1,243 @@
+/* The channel's streams over our plugin and over somebody else's: both ends in one process, on one thread. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <xxhash.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "channel/idle.h"
+#include "channel/stream.h"
+#include "channel/wire.h"
+
+#define DEADLINE_S 20.0
+
+/* ---- a source of chunks in memory ---- */
+
+typedef struct {
+    const tpv_stream_t *stream;
+    const uint8_t *data;
+    uint64_t fail_at; /* this chunk cannot be prepared */
+    uint64_t lie_at;  /* this chunk's digest is wrong */
+    unsigned asked, released;
+    bool hesitate; /* every first ask of a chunk finds it unprepared */
+    bool seen[1024];
+} memory_t;
+
+static tpv_status_t memory_get(void *user, uint32_t slot, uint64_t chunk, const void **data, uint64_t *digest) {
+    memory_t *memory = user;
+    assert_true(slot < memory->stream->comms * TPV_STREAM_WINDOW);
+    *data = NULL;
+    if (chunk == memory->fail_at) return tpv_error_set(TPV_ERR_FORMAT, "shard 7 was cut short");
+    if (memory->hesitate && !memory->seen[chunk]) {
+        memory->seen[chunk] = true;
+        return TPV_OK;
+    }
+    memory->asked++;
+    *data = memory->data + chunk * memory->stream->chunk_bytes;
+    *digest = XXH3_64bits(*data, tpv_stream_chunk_length(memory->stream, chunk)) ^ (chunk == memory->lie_at);
+    return TPV_OK;
+}
+
+static void memory_release(void *user, uint32_t slot) {
+    (void)slot;
+    ((memory_t *)user)->released++;
+}
+
+/* ---- both ends ---- */
+
+typedef struct {
+    tpv_net_t *net;
+    tpv_stream_t stream;
+    uint8_t *source, *destination;
+    memory_t memory;
+    tpv_receiver_t *receiver;
+    tpv_sender_t *sender;
+} pair_t;
+
+static void pair_open(pair_t *pair, const char *plugin, uint64_t bytes, uint32_t chunk, uint32_t comms) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", getenv("TEST_BUILD"), plugin);
+    memset(pair, 0, sizeof *pair);
+    if (tpv_net_open(path, &pair->net) != TPV_OK) fail_msg("%s", tpv_error_message());
+    pair->stream = (tpv_stream_t){.comms = comms, .chunk_bytes = chunk, .bytes = bytes};
+    assert_int_equal(tpv_id_random(pair->stream.id), TPV_OK);
+    pair->source = malloc(bytes + 1);
+    pair->destination = calloc(1, bytes + 1);
+    for (uint64_t i = 0; i < bytes; i++)
+        pair->source[i] = (uint8_t)(i * 2654435761u >> 13);
+    pair->memory = (memory_t){.stream = &pair->stream, .data = pair->source, .fail_at = ~0ull, .lie_at = ~0ull};
+    if (tpv_receiver_open(pair->net, &pair->stream, pair->destination, true, &pair->receiver) != TPV_OK)
+        fail_msg("%s", tpv_error_message());
+}
+
+/* `stream` is what the sender believes. */
+static tpv_sender_t *sender_open(pair_t *pair, const tpv_stream_t *stream, uint32_t window) {
+    uint8_t handles[TPV_STREAM_MAX_COMMS * NCCL_NET_HANDLE_MAXSIZE];
+    for (uint32_t i = 0; i < stream->comms; i++)
+        memcpy(handles + i * NCCL_NET_HANDLE_MAXSIZE, tpv_receiver_handle(pair->receiver, i), NCCL_NET_HANDLE_MAXSIZE);
+    tpv_region_t region = {pair->source, pair->stream.bytes + 1};
+    tpv_chunks_t chunks = {.user = &pair->memory, .get = memory_get, .release = memory_release, .window = window};
+    tpv_sender_t *sender = NULL;
+    assert_int_equal(tpv_sender_open(pair->net, stream, handles, &region, 1, &chunks, &sender), TPV_OK);
+    return sender;
+}
+
+/* Until both are done or the receiver fails; the sender's status may be asked for. */
+static tpv_status_t pair_run(pair_t *pair, tpv_status_t *sender_status) {
+    int64_t deadline = tpv_deadline_in(DEADLINE_S);
+    tpv_idle_t idle = {0};
+    bool sent = false, received = false;
+    tpv_status_t status = TPV_OK, other = TPV_OK;
+    while (!(sent && received)) {
+        bool sent_some = false, received_some = false;
+        if (!sent && other == TPV_OK) other = tpv_sender_advance(pair->sender, &sent_some, &sent);
+        status = tpv_receiver_advance(pair->receiver, &received_some, &received);
+        if (status != TPV_OK) break;
+        tpv_idle_wait(&idle, sent_some || received_some, -1, deadline);
+        if (tpv_deadline_passed(deadline)) fail_msg("the stream did not end; sender: %d", other);
+    }
+    if (sender_status) *sender_status = other;
+    return status;
+}
+
+static void pair_close(pair_t *pair) {
+    tpv_receiver_close(pair->receiver);
+    tpv_sender_close(pair->sender);
+    tpv_net_close(pair->net);
+    free(pair->source);
+    free(pair->destination);
+}
+
+static const char *const plugins[] = {"lib/libnccl-net-tpview.so", "tests/libtoynet.so"};
+
+static void every_size_arrives(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t bytes;
+        uint32_t chunk, comms, window;
+        bool hesitate;
+    } cases[] = {{0, 4096, 1, 4, false},         {1, 4096, 1, 1, false},       {4096, 4096, 1, 4, false},
+                 {4097, 4096, 2, 4, true},       {3000000, 65536, 1, 1, true}, {3000000, 65536, 3, 4, false},
+                 {1000001, 4096, 5, 8, true},    {700, 4096, 4, 2, false},     {5 << 20, 1 << 20, 2, 4, true},
+                 {3 * 65536, 65536, 3, 8, false}};
+    for (size_t p = 0; p < sizeof plugins / sizeof *plugins; p++) {
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            pair_t pair;
+            pair_open(&pair, plugins[p], cases[i].bytes, cases[i].chunk, cases[i].comms);
+            pair.memory.hesitate = cases[i].hesitate;
+            pair.sender = sender_open(&pair, &pair.stream, cases[i].window);
+            tpv_status_t status = pair_run(&pair, NULL);
+            if (status != TPV_OK) fail_msg("%s, case %zu: %s", plugins[p], i, tpv_error_message());
+            assert_memory_equal(pair.source, pair.destination, cases[i].bytes + 0);
+            uint64_t chunks = tpv_stream_chunks(&pair.stream);
+            tpv_stream_counts_t got = tpv_receiver_counts(pair.receiver), sent = tpv_sender_counts(pair.sender);
+            assert_int_equal(got.bytes, cases[i].bytes);
+            assert_int_equal(got.chunks, chunks);
+            assert_int_equal(got.wire,
+                             cases[i].bytes + chunks * TPV_TRAILER_BYTES + cases[i].comms * sizeof(tpv_greeting_t));
+            assert_int_equal(sent.bytes, got.bytes);
+            assert_int_equal(sent.wire, got.wire);
+            assert_int_equal(pair.memory.asked, chunks);
+            assert_int_equal(pair.memory.released, chunks);
+            pair_close(&pair);
+        }
+    }
+}
+
+static void a_wrong_digest_is_found(void **state) {
+    (void)state;
+    pair_t pair;
+    pair_open(&pair, plugins[0], 1000000, 65536, 2);
+    pair.memory.lie_at = 9;
+    pair.sender = sender_open(&pair, &pair.stream, 4);
+    assert_int_equal(pair_run(&pair, NULL), TPV_ERR_DIGEST);
+    assert_non_null(strstr(tpv_error_message(), "chunk 9"));
+    pair_close(&pair);
+}
+
+static void the_source_tells_why_it_cannot_go_on(void **state) {
+    (void)state;
+    for (uint32_t comms = 1; comms <= 3; comms += 2) {
+        pair_t pair;
+        pair_open(&pair, plugins[0], 1000000, 65536, comms);
+        pair.memory.fail_at = 5;
+        pair.sender = sender_open(&pair, &pair.stream, 4);
+        assert_int_equal(pair_run(&pair, NULL), TPV_ERR_FORMAT);
+        assert_non_null(strstr(tpv_error_message(), "shard 7 was cut short"));
+        pair_close(&pair);
+    }
+}
+
+static void a_stranger_is_dropped_and_the_source_still_gets_through(void **state) {
+    (void)state;
+    pair_t pair;
+    pair_open(&pair, plugins[1], 300000, 65536, 1); /* a plugin whose handles prove nothing */
+    tpv_stream_t wrong = pair.stream;
+    wrong.id[3] ^= 1;
+    tpv_sender_t *stranger = sender_open(&pair, &wrong, 4);
+    int64_t deadline = tpv_deadline_in(DEADLINE_S);
+    bool moved = false, done = false;
+    /* Until the receiver has closed the stranger's comm. */
+    while (tpv_sender_advance(stranger, &moved, &done) == TPV_OK && !tpv_deadline_passed(deadline)) {
+        assert_int_equal(tpv_receiver_advance(pair.receiver, &moved, &done), TPV_OK);
+        assert_false(done);
+    }
+    assert_false(tpv_deadline_passed(deadline));
+    tpv_sender_close(stranger);
+    assert_int_equal(pair.destination[0], 0);
+    pair.sender = sender_open(&pair, &pair.stream, 4);
+    assert_int_equal(pair_run(&pair, NULL), TPV_OK);
+    assert_memory_equal(pair.source, pair.destination, pair.stream.bytes);
+    pair_close(&pair);
+}
+
+static void a_source_that_leaves_is_noticed(void **state) {
+    (void)state;
+    for (size_t p = 0; p < sizeof plugins / sizeof *plugins; p++) {
+        pair_t pair;
+        pair_open(&pair, plugins[p], 64 << 20, 1 << 20, 2);
+        pair.sender = sender_open(&pair, &pair.stream, 4);
+        int64_t deadline = tpv_deadline_in(DEADLINE_S);
+        bool moved = false, done = false;
+        while (tpv_receiver_counts(pair.receiver).chunks < 3 && !tpv_deadline_passed(deadline)) {
+            assert_int_equal(tpv_sender_advance(pair.sender, &moved, &done), TPV_OK);
+            assert_int_equal(tpv_receiver_advance(pair.receiver, &moved, &done), TPV_OK);
+        }
+        tpv_sender_close(pair.sender);
+        pair.sender = NULL;
+        tpv_status_t status = TPV_OK;
+        while (status == TPV_OK && !done && !tpv_deadline_passed(deadline))
+            status = tpv_receiver_advance(pair.receiver, &moved, &done);
+        assert_int_equal(status, TPV_ERR_PEER);
+        pair_close(&pair);
+    }
+}
+
+static void plugins_that_cannot_be_used_are_named(void **state) {
+    (void)state;
+    tpv_net_t *net = NULL;
+    assert_int_equal(tpv_net_open("/nowhere/libx.so", &net), TPV_ERR_NOT_FOUND);
+    assert_non_null(strstr(tpv_error_message(), "/nowhere/libx.so"));
+    assert_int_equal(tpv_net_open("none", &net), TPV_ERR_NOT_FOUND);
+    assert_int_equal(tpv_net_open("libc.so.6", &net), TPV_ERR_UNSUPPORTED);
+    assert_non_null(strstr(tpv_error_message(), "ncclNetPlugin_v10"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_size_arrives),
+        cmocka_unit_test(a_wrong_digest_is_found),
+        cmocka_unit_test(the_source_tells_why_it_cannot_go_on),
+        cmocka_unit_test(a_stranger_is_dropped_and_the_source_still_gets_through),
+        cmocka_unit_test(a_source_that_leaves_is_noticed),
+        cmocka_unit_test(plugins_that_cannot_be_used_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

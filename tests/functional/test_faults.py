@@ -1,0 +1,309 @@
+"""Every fault ends within the caller's deadline with exit code 1 and one line that names it, leaves no output file that
+looks whole, and no lease."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from checkpoints.models import MODELS, with_layers
+from checkpoints.tensors import tensors_of
+from checkpoints.writer import write_checkpoint
+from conftest import LIMIT_S
+from models import write_tiny
+from outcomes import failed
+
+SLACK_S = 5  # what a loaded machine may take beyond a deadline
+
+
+def fetch_command(source, out, *, artifact="qwen3", tp_size=2, tp_rank=0, deadline=20) -> list:
+    return ["fetch", "--source", source, "--artifact", artifact, "--tp-size", tp_size, "--tp-rank", tp_rank, "--out", out,
+            "--deadline", deadline]
+
+
+def nothing_left(folder) -> bool:
+    return not [file.name for file in folder.iterdir() if "view" in file.name]
+
+
+@contextmanager
+def within(seconds: float):
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < seconds
+
+
+def wait_for(condition, seconds: float, what: str):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """650 MB that cost no disk: long enough on the wire to be interrupted."""
+    config = with_layers(MODELS["qwen3-0.6b"].config, 1)
+    folder = tmp_path_factory.mktemp("large") / "model"
+    write_checkpoint(folder, config, tensors_of(config, stores_lm_head=True), sparse=True)
+    return folder
+
+
+@pytest.fixture
+def in_mid_fetch(start_tpview, leases):
+    """in_mid_fetch(source, artifact, out, deadline): a running fetch in small chunks of which some bytes have moved."""
+
+    def start(source, out, deadline: float) -> subprocess.Popen:
+        process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "4K")
+
+        def moving():
+            assert process.poll() is None, process.communicate()
+            return any(0 < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
+
+        wait_for(moving, 30, "the fetch's first bytes")
+        return process
+
+    return start
+
+
+def finished(process: subprocess.Popen, limit: float = LIMIT_S) -> subprocess.CompletedProcess:
+    output, errors = process.communicate(timeout=limit)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+# ---- what was asked for --------------------------------------------------------------------------------------------
+
+
+def test_unknown_artifact(tiny, start_service, tpview, tmp_path):
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    for artifact in ("nothing", "qwen3@2"):
+        failed(tpview(*fetch_command(service.source, tmp_path / "view", artifact=artifact)), artifact)
+    assert nothing_left(tmp_path)
+
+
+def test_rank_beyond_the_group(tiny, start_service, tpview, tmp_path):
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    for tp_rank in (2, 3):
+        failed(tpview(*fetch_command(service.source, tmp_path / "view", tp_rank=tp_rank)), "rank", str(tp_rank))
+        failed(tpview("plan", "--checkpoint", tiny("qwen3"), "--tp-size", 2, "--tp-rank", tp_rank), "rank", str(tp_rank))
+    assert nothing_left(tmp_path)
+
+
+def test_size_that_does_not_divide(tiny, start_service, tpview, tmp_path):
+    """8 heads and an inner size of 704 = 11 x 64 do not divide by 3; 16 ranks are more than heads."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    for tp_size in (3, 5, 16):
+        failed(tpview(*fetch_command(service.source, tmp_path / "view", tp_size=tp_size)), "model.", str(tp_size))
+    assert nothing_left(tmp_path)
+
+
+def test_quantisation_block_that_would_be_cut(start_service, tpview, tmp_path):
+    """1920 = 15 blocks of 128, which do not divide by 2."""
+    folder = write_tiny("qwen3-fp8", tmp_path / "checkpoint", intermediate_size=1920)
+    service = start_service(f"qwen3@1={folder}")
+    failed(tpview(*fetch_command(service.source, tmp_path / "view")), "_proj.weight", "128")
+    assert nothing_left(tmp_path)
+
+
+# ---- sources that do not answer ------------------------------------------------------------------------------------
+
+
+def test_nobody_there(tpview, sockets, tmp_path):
+    with within(10):
+        failed(tpview(*fetch_command(f"unix:{sockets}/nobody.sock", tmp_path / "view")), "nobody.sock")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with within(10):
+        failed(tpview(*fetch_command(f"127.0.0.1:{port}", tmp_path / "view")), str(port))
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_silent_source(tpview, sockets, tmp_path, kind):
+    """It takes the connection and says nothing."""
+    if kind == "unix":
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(sockets / "silent.sock"))
+        server.listen()
+        address = f"unix:{sockets}/silent.sock"
+    else:
+        server = socket.create_server(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with server, within(2 + SLACK_S):
+        failed(tpview(*fetch_command(address, tmp_path / "view", deadline=2)), address.removeprefix("unix:"))
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{}xyz", b"\x00\xff" * 500,
+                                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+                                    b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+                                    b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"],
+                         ids=["nothing", "not JSON", "noise", "empty object", "500", "endless"])
+def test_source_that_talks_nonsense(tpview, tmp_path, answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def serve():
+            server.settimeout(0.1)
+            while not stop.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.settimeout(5)
+                    connection.recv(65536)
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
+                    try:
+                        while connection.recv(65536):
+                            pass
+                    except OSError:
+                        pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            with within(5 + SLACK_S):
+                failed(tpview(*fetch_command(f"127.0.0.1:{server.getsockname()[1]}", tmp_path / "view", deadline=5)))
+        finally:
+            stop.set()
+            thread.join()
+    assert nothing_left(tmp_path)
+
+
+def test_stopped_service(tiny, start_service, tpview, tmp_path):
+    """SIGSTOP before the fetch: the kernel still takes the connection."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    service.process.process.send_signal(signal.SIGSTOP)
+    with within(2 + SLACK_S):
+        failed(tpview(*fetch_command(service.source, tmp_path / "view", deadline=2)), "deadline")
+    assert nothing_left(tmp_path)
+
+
+# ---- in mid-fetch --------------------------------------------------------------------------------------------------
+
+
+def test_source_is_killed(large, start_service, in_mid_fetch, tmp_path):
+    service = start_service(f"large@1={large}")
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=30)
+    service.process.process.send_signal(signal.SIGKILL)
+    with within(10):
+        failed(finished(process))
+    assert nothing_left(tmp_path)
+
+
+def test_source_is_stopped(large, start_service, in_mid_fetch, tmp_path):
+    service = start_service(f"large@1={large}")
+    with within(8 + 2 * SLACK_S):
+        process = in_mid_fetch(service.source, tmp_path / "view", deadline=8)
+        service.process.process.send_signal(signal.SIGSTOP)
+        failed(finished(process), "deadline")
+    assert nothing_left(tmp_path)
+
+
+def test_stopped_source_that_goes_on(large, start_service, in_mid_fetch, check_view, tmp_path):
+    """A pause within the deadline is no fault."""
+    service = start_service(f"large@1={large}")
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
+    service.process.process.send_signal(signal.SIGSTOP)
+    time.sleep(1)  # the pause itself
+    service.process.process.send_signal(signal.SIGCONT)
+    done = finished(process)
+    assert done.returncode == 0, done.stderr
+    assert check_view(large, 1, 0, tmp_path / "view").returncode == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_rank_is_ended(large, tiny, start_service, in_mid_fetch, leases, tpview, tmp_path, how):
+    """The service gives the lease back and goes on serving; unless it was killed, the rank removes its file."""
+    service = start_service(f"large@1={large}", f"qwen3@1={tiny('qwen3')}")
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
+    process.send_signal(how)
+    process.communicate(timeout=10)
+    assert process.returncode != 0
+    wait_for(lambda: leases() == [], 30, "the end of the lease")
+    assert not (tmp_path / "view").exists()
+    assert how == signal.SIGKILL or nothing_left(tmp_path)
+    done = tpview(*fetch_command(service.source, tmp_path / "after"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_service_is_asked_to_end_in_mid_fetch(large, start_service, in_mid_fetch, tmp_path):
+    """SIGTERM: what is in flight is finished or refused, and both sides end."""
+    service = start_service(f"large@1={large}")
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=30)
+    assert service.process.stop(timeout=40) == 0
+    done = finished(process)
+    if done.returncode:
+        failed(done)
+        assert nothing_left(tmp_path)
+
+
+def test_shard_is_truncated_while_served(start_service, tpview, tmp_path):
+    """Bytes past the new end would raise SIGBUS; the rank must hear of it and the service must live."""
+    folder = write_tiny("qwen3", tmp_path / "checkpoint", shard_bytes=1 << 30)
+    service = start_service(f"qwen3@1={folder}")
+    os.truncate(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size // 2)
+    failed(tpview(*fetch_command(service.source, tmp_path / "view")), "model.safetensors")
+    assert nothing_left(tmp_path)
+    assert tpview("ls", "--source", service.source).returncode == 0
+
+
+# ---- the rank's own disk -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tpview-test", str(folder)], capture_output=True,
+                             text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk(tiny, start_service, tpview, small_disk):
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    failed(tpview(*fetch_command(service.source, small_disk / "view", tp_size=1)), "space", str(small_disk))
+    assert list(small_disk.iterdir()) == []
+
+
+def test_folder_that_is_not_there(tiny, start_service, tpview, tmp_path):
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    failed(tpview(*fetch_command(service.source, tmp_path / "nowhere" / "view")), "nowhere")
+
+
+# ---- how a service ends ----------------------------------------------------------------------------------------------
+
+
+def test_end_of_an_idle_service(tiny, start_service, sockets, environ):
+    """SIGTERM: exit code 0, and neither its socket nor a lease is left."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", sockets / "x.sock")
+    assert service.process.stop(timeout=10) == 0
+    assert not (sockets / "x.sock").exists()
+
+
+def test_socket_of_a_dead_service_is_taken_over(tiny, start_service, tpview, sockets):
+    first = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", sockets / "x.sock")
+    first.process.process.kill()
+    first.process.process.wait()
+    second = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", sockets / "x.sock")
+    assert tpview("ls", "--source", second.source).returncode == 0
+
+
+def test_socket_of_a_living_service_is_not_taken(tiny, start_service, build, environ, sockets, tpview):
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", sockets / "x.sock")
+    done = subprocess.run([str(build / "bin" / "tpviewd"), f"qwen3@1={tiny('qwen3')}", "--unix", str(sockets / "x.sock")],
+                          env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
+    failed(done, "x.sock")
+    assert tpview("ls", "--source", service.source).returncode == 0

@@ -1,0 +1,70 @@
+"""Service and rank on two hosts: network namespaces with a virtual cable between them, IPv4 and IPv6."""
+
+import os
+import subprocess
+
+import pytest
+from conftest import LIMIT_S
+
+ADDRESSES = {"IPv4": ("10.211.7.1", "10.211.7.2", 24), "IPv6": ("fd5a:7::1", "fd5a:7::2", 64)}
+TOKEN = "a-token-of-this-test"
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=20)
+
+
+@pytest.fixture
+def hosts():
+    """The names of two network namespaces, connected by veth0 in each."""
+    if os.geteuid() != 0:
+        pytest.skip("making network namespaces needs root")
+    names = [f"tpview-{os.getpid()}-{side}" for side in ("source", "rank")]
+    made: list[str] = []
+    try:
+        for name in names:
+            try:
+                ip("netns", "add", name)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"no network namespace can be made here: {getattr(error, 'stderr', error)}")
+            made.append(name)
+        ip("-n", names[0], "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", names[1])
+        for index, name in enumerate(names):
+            for addresses in ADDRESSES.values():
+                # Without duplicate detection, an IPv6 address can be used at once.
+                nodad = ("nodad",) if ":" in addresses[0] else ()
+                ip("-n", name, "address", "add", f"{addresses[index]}/{addresses[2]}", "dev", "veth0", *nodad)
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", "veth0", "up")
+        yield names
+    finally:
+        for name in made:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=20)
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_fetch_from_another_host(hosts, tiny, start_service, tpview, check_view, tmp_path, family):
+    (tmp_path / "token").write_text(TOKEN)
+    source, _, _ = ADDRESSES[family]
+    listen = f"[{source}]:0" if family == "IPv6" else f"{source}:0"
+    env = {"NCCL_SOCKET_IFNAME": "veth0", "NCCL_SOCKET_FAMILY": "AF_INET6" if family == "IPv6" else "AF_INET"}
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", listen, "--token-file", tmp_path / "token", env=env,
+                            prefix=("ip", "netns", "exec", hosts[0]))
+    done = tpview("fetch", "--source", service.tcp, "--artifact", "qwen3", "--tp-size", 4, "--tp-rank", 3, "--out",
+                  tmp_path / "view", "--token-file", tmp_path / "token", "--deadline", LIMIT_S - 10, "--comms", 2, env=env,
+                  prefix=("ip", "netns", "exec", hosts[1]))
+    assert done.returncode == 0, done.stderr
+    assert check_view(tiny("qwen3"), 4, 3, tmp_path / "view").returncode == 0
+
+
+def test_cable_is_pulled_before_the_fetch(hosts, tiny, start_service, tpview, tmp_path):
+    """Packets vanish without an answer: the deadline ends the wait."""
+    (tmp_path / "token").write_text(TOKEN)
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", f"{ADDRESSES['IPv4'][0]}:0", "--token-file",
+                            tmp_path / "token", prefix=("ip", "netns", "exec", hosts[0]))
+    ip("-n", hosts[0], "link", "set", "veth0", "down")
+    done = tpview("fetch", "--source", service.tcp, "--artifact", "qwen3", "--tp-size", 4, "--tp-rank", 3, "--out",
+                  tmp_path / "view", "--token-file", tmp_path / "token", "--deadline", 3, limit=15,
+                  prefix=("ip", "netns", "exec", hosts[1]))
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.glob("view*")) == []
