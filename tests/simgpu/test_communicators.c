@@ -82,7 +82,7 @@ static void a_split_communicator(void **state) {
     assert_true(scenario_run(&(struct scenario){.rank_count = 4, .run = run_split}));
 }
 
-/* NCCL 2.27 to 2.29 forget the plugin with the last communicator unless NCCL_NET_PLUGIN_REF_COUNT=1, and then go on
+/* NCCL 2.28 and 2.29 forget the plugin with the last communicator unless NCCL_NET_PLUGIN_REF_COUNT=1, and then go on
  * with their own Socket network: the log must name the network under test each time. */
 enum { GENERATIONS = 3 };
 
