@@ -135,13 +135,16 @@ static tpv_status_t read_answer(const fetch_t *fetch, tpv_fetch_result_t *result
     size_t length = 0;
     const char *body = tpv_http_body(fetch->source->http, &length);
     json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL);
-    const char *kind = NULL;
+    const char *kind = NULL, *label = NULL;
     tpv_status_t status = TPV_OK;
-    if (json_unpack(root, "{s:s}", "export", &kind) != 0 || strlen(kind) >= sizeof result->export_kind)
+    if (json_unpack(root, "{s:s, s:s}", "export", &kind, "artifact", &label) != 0 ||
+        strlen(kind) >= sizeof result->export_kind || strlen(label) >= sizeof result->artifact) {
         status = tpv_error_set(TPV_ERR_PROTOCOL, "source %s: its answer to the fetch is not of this API",
                                tpv_http_address(fetch->source->http));
-    else
+    } else {
         memcpy(result->export_kind, kind, strlen(kind) + 1);
+        memcpy(result->artifact, label, strlen(label) + 1);
+    }
     json_decref(root);
     return status;
 }

@@ -27,13 +27,14 @@ static void answer_json(tpv_service_t *service, tpv_exchange_t *exchange, json_t
 
 static void list_artifacts(tpv_service_t *service, tpv_exchange_t *exchange) {
     json_t *list = json_array();
-    for (size_t i = 0; i < service->catalog.count; i++) {
-        const tpv_entry_t *entry = &service->catalog.entries[i];
+    tpv_entry_t *entry;
+    for (size_t i = 0; (entry = tpv_catalog_at(&service->catalog, i)); i++) {
         json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "name", entry->name, "version",
                                               entry->version, "artifact_id", tpv_artifact_id(entry->artifact),
                                               "index_digest", tpv_artifact_index_digest(entry->artifact), "tensors",
                                               (json_int_t)tpv_artifact_tensor_count(entry->artifact), "bytes",
                                               (json_int_t)tpv_artifact_bytes(entry->artifact)));
+        tpv_entry_release(entry);
     }
     answer_json(service, exchange, json_pack("{s:o}", "artifacts", list));
 }
@@ -49,12 +50,56 @@ static void send_manifest(tpv_service_t *service, tpv_exchange_t *exchange, cons
     }
     memcpy(name, rest, length);
     name[length] = '\0';
-    const tpv_entry_t *entry = tpv_catalog_find(&service->catalog, name);
+    tpv_entry_t *entry = tpv_catalog_find(&service->catalog, name);
     char *json = NULL;
     tpv_status_t status = entry ? tpv_artifact_manifest(entry->artifact, &json)
                                 : tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact \"%s\" is served here", name);
+    tpv_entry_release(entry);
     if (status == TPV_OK)
         tpv_exchange_answer(exchange, "application/json", json);
+    else
+        fail(service, exchange, status);
+}
+
+/* Whoever may name a folder here reads what this process may read: the Unix socket's owner, or a holder of the token.
+ */
+static tpv_status_t check_trusted(const tpv_exchange_t *exchange) {
+    if (tpv_exchange_trusted(exchange)) return TPV_OK;
+    return tpv_error_set(TPV_ERR_PERMISSION,
+                         "publishing and retiring need the Unix socket, or TCP with a service that has a token");
+}
+
+static tpv_status_t open_published(const tpv_service_t *service, tpv_exchange_t *exchange, tpv_entry_t **entry) {
+    size_t length = 0;
+    const char *body = tpv_exchange_body(exchange, &length), *definition = NULL;
+    TPV_TRY(check_trusted(exchange));
+    json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL);
+    tpv_status_t status;
+    if (json_unpack(root, "{s:s!}", "artifact", &definition) != 0)
+        status = tpv_error_set(TPV_ERR_FORMAT, "publish request: expected {\"artifact\":\"NAME@VERSION=DIR\"}");
+    else
+        status = tpv_entry_open(definition, service->options.threads, NULL, NULL, entry);
+    json_decref(root);
+    return status;
+}
+
+static void publish_artifact(tpv_service_t *service, tpv_exchange_t *exchange) {
+    tpv_entry_t *entry = NULL;
+    tpv_status_t status = open_published(service, exchange, &entry);
+    if (status == TPV_OK) status = tpv_service_publish(service, entry);
+    if (status == TPV_OK)
+        answer_json(service, exchange,
+                    json_pack("{s:s, s:s}", "artifact", entry->label, "artifact_id", tpv_artifact_id(entry->artifact)));
+    else
+        fail(service, exchange, status);
+    tpv_entry_release(entry);
+}
+
+static void retire_artifact(tpv_service_t *service, tpv_exchange_t *exchange, const char *label) {
+    tpv_status_t status = check_trusted(exchange);
+    if (status == TPV_OK) status = tpv_service_retire(service, label);
+    if (status == TPV_OK)
+        answer_json(service, exchange, json_pack("{s:s}", "retired", label));
     else
         fail(service, exchange, status);
 }
@@ -72,28 +117,28 @@ static void on_outcome(tpv_fetch_job_t *job) {
     tpv_exchange_resume(job->connection);
 }
 
-/* The lease is held from here, before the first byte is read, until the mover ends it. */
+/* The lease is held from here, before the first byte is read, until the mover ends it. A fetch without a deadline has a
+ * lease without one, too; the mover ends it when no byte moves. */
 static tpv_status_t begin_lease(tpv_service_t *service, tpv_fetch_job_t *job) {
     const tpv_request_t *request = &job->request;
-    int64_t idle_ttl = (int64_t)(service->options.lease_ttl_s * (double)TPV_NS_PER_SECOND);
-    tpv_export_key_t key = {.artifact_id = request->artifact_id,
-                            .view_id = tpv_view_id(job->view),
-                            .device = "host",
-                            .label = job->entry->label};
     tpv_lease_request_t lease = {.lease_id = request->fetch_id_text,
-                                 .ttl_ns =
-                                     job->deadline == TPV_DEADLINE_NEVER ? idle_ttl : tpv_deadline_left(job->deadline),
+                                 .ttl_ns = tpv_deadline_left(job->deadline),
                                  .bytes_total = job->stream.bytes,
                                  .remote_host = request->host,
                                  .remote_pid = request->pid,
                                  .tp_rank = request->tp_rank,
                                  .tp_size = request->tp_size};
-    return tpv_exports_lease(&service->exports, &key, &lease, idle_ttl, job->deadline, &job->lease, &job->reused);
+    tpv_status_t status = tpv_lease_begin(service->table, job->stored->export, &lease, &job->lease);
+    /* We use the export, so it can only have been withdrawn by an operator. */
+    if (status == TPV_ERR_STALE)
+        status = tpv_error_set(TPV_ERR_REFUSED, "artifact %s has just been retired", job->entry->label);
+    return status;
 }
 
 static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
     size_t length = 0;
     const char *body = tpv_exchange_body(exchange, &length);
+    tpv_view_t *view = NULL;
     TPV_TRY(tpv_request_parse(body, length, &job->request));
     tpv_request_t *request = &job->request;
     if (atomic_load_explicit(&service->closing, memory_order_relaxed))
@@ -102,18 +147,24 @@ static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchan
         return tpv_error_set(TPV_ERR_REFUSED, "%u fetches are in flight already, as many as are allowed",
                              service->options.max_fetches);
     if (strcmp(request->net, service->net->abi.name) != 0)
-        return tpv_error_set(TPV_ERR_UNSUPPORTED,
+        return tpv_error_set(TPV_ERR_ARGUMENT,
                              "the rank uses net plugin \"%s\", the source \"%s\": both must use the same", request->net,
                              service->net->abi.name);
+    job->deadline = request->deadline_ms ? tpv_deadline_in((double)request->deadline_ms / 1000.0) : TPV_DEADLINE_NEVER;
     job->entry = tpv_catalog_find_id(&service->catalog, request->artifact_id);
     if (!job->entry)
         return tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact with artifact_id %s is served here", request->artifact_id);
-    TPV_TRY(tpv_view_from_json(job->entry->artifact, request->view, request->view_length, &job->view));
+    TPV_TRY(tpv_view_from_json(job->entry->artifact, request->view, request->view_length, &view));
     job->stream = (tpv_stream_t){
-        .comms = request->comms, .chunk_bytes = request->chunk_bytes, .bytes = tpv_view_stats(job->view).bytes};
+        .comms = request->comms, .chunk_bytes = request->chunk_bytes, .bytes = tpv_view_stats(view).bytes};
     memcpy(job->stream.id, request->fetch_id, TPV_ID_BYTES);
-    job->deadline = request->deadline_ms ? tpv_deadline_in((double)request->deadline_ms / 1000.0) : TPV_DEADLINE_NEVER;
-    return begin_lease(service, job);
+    job->store = service->store;
+    TPV_TRY(tpv_store_acquire(service->store, job->entry, view, request->chunk_bytes, job->deadline, &job->stored,
+                              &job->reused));
+    memcpy(job->view_id, tpv_view_id(job->stored->view), sizeof job->view_id);
+    tpv_status_t status = begin_lease(service, job);
+    if (status != TPV_OK) tpv_store_release(service->store, job->stored);
+    return status;
 }
 
 static void begin_fetch(tpv_service_t *service, tpv_exchange_t *exchange) {
@@ -151,11 +202,10 @@ static void answer_fetch(void *user, tpv_exchange_t *exchange) {
         return;
     }
     answer_json(service, exchange,
-                json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "fetch_id", job->request.fetch_id_text, "view_id",
-                          tpv_view_id(job->view), "export",
-                          job->reused && job->fed.gathered_bytes == 0 ? "warm" : "cold", "bytes",
-                          (json_int_t)job->sent.bytes, "wire_bytes", (json_int_t)job->sent.wire, "chunks",
-                          (json_int_t)job->sent.chunks));
+                json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "fetch_id", job->request.fetch_id_text, "artifact",
+                          job->entry->label, "view_id", job->view_id, "export",
+                          job->reused && !job->fed.waited ? "warm" : "cold", "bytes", (json_int_t)job->sent.bytes,
+                          "wire_bytes", (json_int_t)job->sent.wire, "chunks", (json_int_t)job->sent.chunks));
 }
 
 /* The end of a lease that is not this connection's, or is over, changes nothing: its own connection's end ends it. */
@@ -203,7 +253,8 @@ static void print_metrics(tpv_service_t *service, tpv_exchange_t *exchange) {
     size_t bytes = 0;
     FILE *stream = open_memstream(&text, &bytes);
     if (stream) {
-        tpv_metrics_print(&service->metrics, tpv_mover_active(service->mover), service->catalog.count, stream);
+        tpv_metrics_print(&service->metrics, tpv_mover_active(service->mover), tpv_catalog_count(&service->catalog),
+                          service->budget, stream);
         if (fclose(stream) == 0) {
             tpv_exchange_answer(exchange, "text/plain; version=0.0.4", text);
             return;
@@ -234,6 +285,10 @@ static void handle(void *user, tpv_exchange_t *exchange) {
         send_manifest(service, exchange, rest);
     else if (strcmp(method, "POST") == 0 && strcmp(path, "/v1/fetch") == 0)
         begin_fetch(service, exchange);
+    else if (strcmp(method, "POST") == 0 && strcmp(path, "/v1/artifacts") == 0)
+        publish_artifact(service, exchange);
+    else if (strcmp(method, "DELETE") == 0 && (rest = after(path, "/v1/artifacts/")))
+        retire_artifact(service, exchange, rest);
     else if (strcmp(method, "DELETE") == 0 && (rest = after(path, "/v1/leases/")))
         end_lease(service, exchange, rest);
     else

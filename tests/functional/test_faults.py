@@ -97,7 +97,7 @@ def test_size_that_does_not_divide(tiny, start_service, tpview, tmp_path):
     """8 heads and an inner size of 704 = 11 x 64 do not divide by 3; 16 ranks are more than heads."""
     service = start_service(f"qwen3@1={tiny('qwen3')}")
     for tp_size in (3, 5, 16):
-        failed(tpview(*fetch_command(service.source, tmp_path / "view", tp_size=tp_size)), "model.", str(tp_size))
+        failed(tpview(*fetch_command(service.source, tmp_path / "view", tp_size=tp_size)), ".weight", str(tp_size))
     assert nothing_left(tmp_path)
 
 

@@ -2,6 +2,8 @@
 
 import subprocess
 
+from pathlib import Path
+
 import pytest
 from conftest import LIMIT_S
 
@@ -46,3 +48,9 @@ def test_help(build, environ, program):
     done = subprocess.run([str(build / "bin" / program), "--help"], env=environ, capture_output=True, text=True,
                           timeout=LIMIT_S)
     assert done.returncode == 0 and program in done.stdout
+
+
+def test_documented_environment_is_the_real_one(tpview):
+    document = Path(__file__).parents[2] / "docs" / "environment.md"
+    table = [line for line in document.read_text().splitlines() if line.startswith("|")]
+    assert table == tpview("--help-env").stdout.splitlines()

@@ -120,7 +120,8 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     return status;
 }
 
-int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, const char *help) {
+int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, int words,
+                        const char *help) {
     *arguments = (tpv_arguments_t){0};
     struct option options[OPTION_COUNT + 1] = {0};
     int count = 0;
@@ -137,6 +138,9 @@ int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const
         tpv_status_t status = take(arguments, option);
         if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
     }
+    if (argc - optind != words)
+        return words ? tpv_cli_usage(TOOL, "expected one argument behind the options")
+                     : tpv_cli_usage(TOOL, "unexpected argument \"%s\"", argv[optind]);
     arguments->first = optind;
     return -1;
 }
@@ -149,6 +153,9 @@ void tpv_arguments_clear(tpv_arguments_t *arguments) {
 tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
     if (!arguments->have_size || !arguments->have_rank)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--tp-size and --tp-rank are needed");
+    if (arguments->options.tp_rank >= arguments->options.tp_size)
+        return tpv_error_set(TPV_ERR_PLAN, "tp_rank %u is not in a group of tp_size %u", arguments->options.tp_rank,
+                             arguments->options.tp_size);
     if (!arguments->plan_path) return TPV_OK;
     TPV_TRY(tpv_cli_read(arguments->plan_path, PLAN_MAX, &arguments->plan, &arguments->plan_length));
     arguments->options.plan = arguments->plan;

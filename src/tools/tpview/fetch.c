@@ -66,14 +66,13 @@ static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t 
                arguments->out ? arguments->out : "");
         return;
     }
-    json_t *root =
-        json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:b, s:s?}", "artifact",
-                  arguments->artifact, "artifact_id", tpv_artifact_id(artifact), "view_id", tpv_view_id(view),
-                  "tp_rank", (int)arguments->options.tp_rank, "tp_size", (int)arguments->options.tp_size, "tensors",
-                  (json_int_t)stats.outputs, "needed_bytes", (json_int_t)result->needed_bytes, "wire_bytes",
-                  (json_int_t)result->wire_bytes, "chunks", (json_int_t)result->chunks, "seconds", result->seconds,
-                  "gb_per_s", rate, "export", result->export_kind, "lease_id", result->fetch_id, "digests_checked",
-                  result->digests_checked, "out", arguments->out);
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:b, s:s?}", "artifact",
+                             result->artifact, "artifact_id", tpv_artifact_id(artifact), "view_id", tpv_view_id(view),
+                             "tp_rank", (int)arguments->options.tp_rank, "tp_size", (int)arguments->options.tp_size,
+                             "tensors", (json_int_t)stats.outputs, "needed_bytes", (json_int_t)result->needed_bytes,
+                             "wire_bytes", (json_int_t)result->wire_bytes, "chunks", (json_int_t)result->chunks,
+                             "seconds", result->seconds, "gb_per_s", rate, "export", result->export_kind, "lease_id",
+                             result->fetch_id, "digests_checked", result->digests_checked, "out", arguments->out);
     tpv_cli_print_json(root);
 }
 
@@ -116,7 +115,7 @@ int tpv_command_fetch(int argc, char **argv) {
     int code = tpv_arguments_parse(&arguments, argc, argv,
                                    "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
                                    "no-digests token-file json",
-                                   help);
+                                   0, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);

@@ -49,7 +49,7 @@ int tpv_command_leases(int argc, char **argv) {
     tpv_arguments_t arguments;
     tpv_lease_info_t *leases = NULL;
     size_t count = 0;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "json", help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, "json", 0, help);
     if (code < 0) {
         tpv_status_t status = tpv_leases_read(NULL, &leases, &count);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);

@@ -12,6 +12,8 @@ static const char help[] = "Usage: tpview COMMAND [OPTION...]\n"
                            "  plan     show what one rank needs of a checkpoint\n"
                            "  fetch    fetch one rank's view from a service\n"
                            "  verify   compare a fetched file with the checkpoint\n"
+                           "  publish  have a running service offer one more checkpoint\n"
+                           "  retire   have it stop offering one\n"
                            "  leases   show who holds leases on this host\n"
                            "\n"
                            "tpview COMMAND --help tells more. Also: --help, --help-env, --version.\n"
@@ -20,10 +22,8 @@ static const char help[] = "Usage: tpview COMMAND [OPTION...]\n"
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = {{"ls", tpv_command_ls},
-                {"plan", tpv_command_plan},
-                {"fetch", tpv_command_fetch},
-                {"verify", tpv_command_verify},
+} commands[] = {{"ls", tpv_command_ls},         {"plan", tpv_command_plan},       {"fetch", tpv_command_fetch},
+                {"verify", tpv_command_verify}, {"publish", tpv_command_publish}, {"retire", tpv_command_retire},
                 {"leases", tpv_command_leases}};
 
 int main(int argc, char **argv) {
