@@ -104,6 +104,16 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
+# The life-cycle table with a switch of processes before every access to shared memory.
+MODEL_OBJ := $(patsubst src/lifecycle/%.c,$(B)/obj/model/%.o,$(wildcard src/lifecycle/*.c))
+$(B)/obj/model/%.o: src/lifecycle/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(COMMON) -DTPV_MODEL -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
+
+$(B)/tests/unit/test_lifecycle_model: $(B)/obj/tests/unit/test_lifecycle_model.o $(MODEL_OBJ) $(TEST_LIB_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
+
 # Small net plugins that stand in for somebody else's.
 $(B)/tests/lib%.so: tests/nets/%.c
 	@mkdir -p $(@D)

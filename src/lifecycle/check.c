@@ -57,7 +57,7 @@ static uint32_t share(uint32_t slot, tpv_lease_state_t state, uint64_t word) {
     uint32_t step = tpv_export_word_step(word);
     if (state == TPV_LEASE_OPENING) return step == tpv_step_begun(slot);
     if (state == TPV_LEASE_ENDING) return step != tpv_step_ended(slot);
-    return tpv_lease_counts(state);
+    return tpv_lease_is_held(state);
 }
 
 static void check_lease(check_t *check, uint32_t slot) {
@@ -70,7 +70,7 @@ static void check_lease(check_t *check, uint32_t slot) {
         wrong = "has a state that does not exist";
     } else if (state != TPV_LEASE_FREE && view.record.export_slot >= table->exports.count) {
         wrong = "names an export slot that does not exist";
-    } else if (state == TPV_LEASE_GRANTED || state == TPV_LEASE_ATTACHED || state == TPV_LEASE_REVOKED) {
+    } else if (tpv_lease_is_held(state)) {
         tpv_export_slot_t *export = tpv_table_export(table, (uint32_t)view.record.export_slot);
         tpv_export_state_t of = tpv_export_word_state(tpv_word_load(&export->head.word));
         bool held = of == TPV_EXPORT_READY || of == TPV_EXPORT_DRAINING || of == TPV_EXPORT_CLOSED;
@@ -78,7 +78,7 @@ static void check_lease(check_t *check, uint32_t slot) {
             wrong = "reads an export that is gone";
         /* Only if it is still live was that so while it was live. */
         uint64_t again = tpv_word_load(&tpv_table_lease(table, slot)->head.word);
-        if (!tpv_lease_counts(tpv_lease_word_state(again)) || tpv_lease_word_state(again) == TPV_LEASE_ENDING ||
+        if (!tpv_lease_is_held(tpv_lease_word_state(again)) ||
             tpv_word_load(&tpv_table_lease(table, slot)->head.generation) != view.generation)
             wrong = NULL;
     }
@@ -156,7 +156,7 @@ static bool export_is_offered(uint64_t word) {
 
 static bool lease_is_live(uint64_t word) {
     tpv_lease_state_t state = tpv_lease_word_state(word);
-    return state >= TPV_LEASE_OPENING && state <= TPV_LEASE_REVOKED;
+    return state == TPV_LEASE_OPENING || tpv_lease_is_held(state);
 }
 
 /* Two slots were seen live with the same hash: are they so now, at one instant? */

@@ -246,7 +246,7 @@ tpv_status_t tpv_lease_find(const tpv_table_t *table, const char *lease_id, tpv_
     for (uint32_t i = 0; i < used; i++) {
         tpv_lease_slot_t *slot = tpv_table_lease(table, i);
         uint64_t word = tpv_word_load(&slot->head.word);
-        if (tpv_lease_word_state(word) < TPV_LEASE_GRANTED) continue;
+        if (!tpv_lease_is_held(tpv_lease_word_state(word))) continue;
         uint64_t generation = tpv_word_load(&slot->head.generation);
         if (!matches(&slot->head, word, &record) || tpv_word_load(&slot->head.generation) != generation) continue;
         *lease = (tpv_lease_t){.slot = i, .generation = generation};

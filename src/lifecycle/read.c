@@ -20,7 +20,7 @@ static bool read_lease(const tpv_table_t *table, uint32_t slot, tpv_lease_info_t
     for (;;) {
         word = tpv_word_load(&lease->head.word);
         tpv_lease_state_t state = tpv_lease_word_state(word);
-        if (state != TPV_LEASE_GRANTED && state != TPV_LEASE_ATTACHED && state != TPV_LEASE_REVOKED) return false;
+        if (!tpv_lease_is_held(state)) return false;
         uint64_t generation = tpv_word_load(&lease->head.generation);
         done = tpv_word_load(&lease->bytes_done);
         bool whole = tpv_lease_record_read(lease, generation, &record);

@@ -9,7 +9,8 @@
  * No step needs sequential consistency: every decision is taken by a CAS on the one word that it depends on, never by
  * comparing the order of stores to two words.
  *
- * TPV_SHARED_STEP is where a test that explores interleavings takes control; otherwise it is nothing.
+ * TPV_SHARED_STEP is where a test that explores interleavings takes control (built with TPV_MODEL); otherwise it is
+ * nothing.
  */
 #ifndef LIFECYCLE_SHARED_H
 #define LIFECYCLE_SHARED_H
@@ -19,7 +20,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifndef TPV_SHARED_STEP
+void tpv_model_step(void); /* defined by that test */
+#ifdef TPV_MODEL
+#define TPV_SHARED_STEP() tpv_model_step()
+#else
 #define TPV_SHARED_STEP() ((void)0)
 #endif
 
@@ -54,16 +58,18 @@ static inline void tpv_word_add(tpv_word_t *word, uint64_t value) {
  * reads any word of the new record sees the new generation as well.
  */
 static inline void tpv_words_store(tpv_word_t *words, const void *from, size_t bytes) {
+    TPV_SHARED_STEP();
     for (size_t i = 0; i < bytes / 8; i++) {
         uint64_t value;
         memcpy(&value, (const char *)from + 8 * i, 8);
-        tpv_word_store(&words[i], value);
+        atomic_store_explicit(&words[i], value, memory_order_release);
     }
 }
 
 static inline void tpv_words_load(void *to, const tpv_word_t *words, size_t bytes) {
+    TPV_SHARED_STEP();
     for (size_t i = 0; i < bytes / 8; i++) {
-        uint64_t value = tpv_word_load(&words[i]);
+        uint64_t value = atomic_load_explicit((tpv_word_t *)&words[i], memory_order_acquire);
         memcpy((char *)to + 8 * i, &value, 8);
     }
 }

@@ -36,7 +36,7 @@ static void end_if_over(census_t *census, uint32_t slot, int64_t now_ns, tpv_swe
     uint64_t word = tpv_word_load(&lease->head.word);
     tpv_lease_state_t state = tpv_lease_word_state(word);
     tpv_lease_record_t record;
-    if (!tpv_lease_counts(state) || !tpv_lease_record_read(lease, tpv_word_load(&lease->head.generation), &record))
+    if (!tpv_lease_is_held(state) || !tpv_lease_record_read(lease, tpv_word_load(&lease->head.generation), &record))
         return;
     /* From here on every CAS is from `word`: if the lease was renewed or ended since, it fails, and rightly so. */
     bool expired = tpv_lease_word_deadline_ms(word) != TPV_LEASE_DEADLINE_MAX &&

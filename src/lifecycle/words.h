@@ -106,9 +106,9 @@ static inline uint64_t tpv_lease_word_to(uint64_t word, tpv_lease_state_t state)
     return tpv_lease_word_next(word, state, state == TPV_LEASE_FREE ? 0 : tpv_lease_word_deadline_ms(word));
 }
 
-/* Leases that an export's active counts, apart from a step that is under way. */
-static inline bool tpv_lease_counts(tpv_lease_state_t state) {
-    return state >= TPV_LEASE_GRANTED;
+/* Held by somebody: what may be ended or revoked. */
+static inline bool tpv_lease_is_held(tpv_lease_state_t state) {
+    return state == TPV_LEASE_GRANTED || state == TPV_LEASE_ATTACHED || state == TPV_LEASE_REVOKED;
 }
 
 #endif
