@@ -175,20 +175,15 @@ static ncclResult_t wait_welcome(attempt_t *attempt, tpv_comm_t **comm) {
     if (memcmp(&attempt->welcome, &expected, sizeof expected) != 0 || mode > TPV_LOCAL_SHARE ||
         (mode != TPV_LOCAL_DECLINED && !attempt->link))
         return fail(attempt, ncclRemoteError, "what answers there is not this plugin", 0);
-<<<<<<< HEAD
-    ncclResult_t result = tpv_tcp_sender_create(attempt->device, attempt->fd, comm);
-    if (result == ncclSuccess) attempt->fd = -1; /* the comm's now */
-=======
     ncclResult_t result;
     if (mode == TPV_LOCAL_DECLINED) {
-        result = tpv_tcp_comm_create(attempt->device, attempt->fd, &tpv_tcp_send_ops, comm);
+        result = tpv_tcp_sender_create(attempt->device, attempt->fd, comm);
     } else {
         tpv_local_offer_taken(attempt->link, mode, (int)attempt->welcome.pid);
         result = tpv_local_sender_create(attempt->link, &attempt->device->base, attempt->fd, comm);
         if (result == ncclSuccess) attempt->link = NULL; /* the comm's now, as is fd */
     }
     if (result == ncclSuccess) attempt->fd = -1;
->>>>>>> samehost
     return result;
 }
 

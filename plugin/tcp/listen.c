@@ -193,17 +193,12 @@ static ncclResult_t welcome(tcp_listener_t *listener, int index, tpv_comm_t **co
         return ncclSuccess;
     }
     forget(listener, index);
-<<<<<<< HEAD
-    ncclResult_t result = tpv_tcp_receiver_create(listener->device, pending.fd, comm);
-    if (result != ncclSuccess) close(pending.fd);
-=======
     ncclResult_t result = link ? tpv_local_receiver_create(link, &listener->device->base, pending.fd, comm)
-                               : tpv_tcp_comm_create(listener->device, pending.fd, &tpv_tcp_receive_ops, comm);
+                               : tpv_tcp_receiver_create(listener->device, pending.fd, comm);
     if (result != ncclSuccess) {
         tpv_local_link_free(link);
         close(pending.fd);
     }
->>>>>>> samehost
     return result;
 }
 
