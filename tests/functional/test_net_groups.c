@@ -336,7 +336,7 @@ static void wrong_counts_are_refused(void **state) {
         sizes[i] = 1;
         tags[i] = i;
     }
-    for (int i = 0; i < (version < 9 ? 2 : 3); i++) { /* our own adapter refuses the last one for old versions */
+    for (int i = 0; i < (version < 10 ? 2 : 3); i++) { /* our own adapter refuses the last one for old versions */
         request = &request;
         assert_int_equal(net.irecv(pair.receive, counts[i], data, sizes, tags, registrations, NULL, &request),
                          ncclInvalidUsage);
