@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts" / "lib"), str(Path(__file__).resolve().parent)]
 
 import service as programs  # noqa: E402
+from checkpoints.models import MODELS, with_layers  # noqa: E402
+from checkpoints.tensors import tensors_of  # noqa: E402
+from checkpoints.writer import write_checkpoint  # noqa: E402
 from models import write_tiny  # noqa: E402
 
 LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
@@ -41,6 +44,15 @@ def tiny(tmp_path_factory) -> Callable[..., Path]:
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory) -> Path:
+    """650 MB that cost no disk: long enough on the wire to be interrupted."""
+    config = with_layers(MODELS["qwen3-0.6b"].config, 1)
+    folder = tmp_path_factory.mktemp("large") / "model"
+    write_checkpoint(folder, config, tensors_of(config, stores_lm_head=True), sparse=True)
+    return folder
 
 
 @pytest.fixture
@@ -107,12 +119,12 @@ def tpview(build, environ) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def start_tpview(build, environ) -> Iterator[Callable[..., subprocess.Popen]]:
-    """As tpview, but returns the running process."""
+    """As tpview, but returns the running process; its standard input is open with keyword `stdin=subprocess.PIPE`."""
     running: list[subprocess.Popen] = []
 
-    def start(*arguments, env: dict[str, str] | None = None) -> subprocess.Popen:
+    def start(*arguments, env: dict[str, str] | None = None, stdin=subprocess.DEVNULL) -> subprocess.Popen:
         process = subprocess.Popen([str(build / "bin" / "tpview"), *map(str, arguments)], env={**environ, **(env or {})},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running.append(process)
         return process
 

@@ -1,6 +1,23 @@
-"""What the end of a program must look like."""
+"""What the end of a program must look like, and when it must come."""
 
 import subprocess
+import time
+from contextlib import contextmanager
+
+
+@contextmanager
+def within(seconds: float):
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < seconds
+
+
+def wait_for(condition, seconds: float, what: str):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+    return value
 
 
 def failed(done: subprocess.CompletedProcess, *words: str) -> None:
