@@ -39,8 +39,6 @@ static bool choose_digits(sweep_t *sweep, const tpv_piece_t *pieces, size_t coun
         tpv_place_t place;
         tpv_place_of(&pieces[i], &place);
         for (uint32_t k = 0; k < place.levels; k++) {
-            /* Two levels of one stride write some element twice; the bitmap finds it. */
-            if (k > 0 && place.level[k].stride == place.level[k - 1].stride) return false;
             unsigned d = 0;
             while (d < sweep->digits && sweep->weight[d] != place.level[k].stride)
                 d++;
@@ -80,6 +78,7 @@ static tpv_cover_verdict_t add_box(sweep_t *sweep, const box_t *box) {
 static tpv_cover_verdict_t cut_place(sweep_t *sweep, const tpv_place_t *place, uint32_t level, unsigned digit,
                                      uint64_t rest, box_t *box) {
     if (digit == sweep->digits) {
+        /* A level that found no digit has the stride of the one before: some element is written twice. */
         if (level < place->levels || rest > 0) return TPV_COVER_UNDECIDED;
         return add_box(sweep, box);
     }

@@ -1,8 +1,16 @@
-"""What the end of a program must look like, and when it must come."""
+"""What the end of a program must look like, and waiting for it."""
 
 import subprocess
 import time
 from contextlib import contextmanager
+
+
+def failed(done: subprocess.CompletedProcess, *words: str) -> None:
+    """Exit code 1 and exactly one line on stderr, with these words in it."""
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
 
 
 @contextmanager
@@ -18,11 +26,3 @@ def wait_for(condition, seconds: float, what: str):
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.02)
     return value
-
-
-def failed(done: subprocess.CompletedProcess, *words: str) -> None:
-    """Exit code 1 and exactly one line on stderr, with these words in it."""
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    for word in words:
-        assert word in done.stderr, done.stderr

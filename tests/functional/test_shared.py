@@ -72,8 +72,8 @@ def holding(start_tpview):
 
 
 @pytest.fixture
-def in_mid_fetch(start_tpview, leases):
-    """in_mid_fetch(service, option, …): a process that fetches, of which some bytes have moved."""
+def fetching(start_tpview, leases):
+    """fetching(service, option, …): a process that fetches, of which some bytes have moved."""
 
     def start(service, *options, **keywords) -> subprocess.Popen:
         process = start_tpview(*slow(service, *options, **keywords))
@@ -241,9 +241,9 @@ def test_found_again_without_its_service_having_to_send(serve, share, holding, t
 # ---- deaths ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_waiter_takes_over_from_a_killed_fetcher(large, serve, in_mid_fetch, waiting, files, check_view):
+def test_a_waiter_takes_over_from_a_killed_fetcher(large, serve, fetching, waiting, files, check_view):
     service = serve(f"large@1={large}")
-    fetcher = in_mid_fetch(service)
+    fetcher = fetching(service)
     waiters = [waiting(service) for _ in range(3)]
     assert files() == []  # no name before it is whole
     fetcher.kill()
@@ -255,9 +255,9 @@ def test_a_waiter_takes_over_from_a_killed_fetcher(large, serve, in_mid_fetch, w
     assert check_view(large, 1, 0, results[0]["path"]).returncode == 0
 
 
-def test_nothing_is_left_of_a_killed_fetcher(large, tiny, serve, in_mid_fetch, share, files, leases):
+def test_nothing_is_left_of_a_killed_fetcher(large, tiny, serve, fetching, share, files, leases):
     service = serve(f"large@1={large}", f"qwen3@1={tiny('qwen3')}")
-    fetcher = in_mid_fetch(service)
+    fetcher = fetching(service)
     fetcher.kill()
     fetcher.wait()
     assert files() == []
@@ -266,18 +266,18 @@ def test_nothing_is_left_of_a_killed_fetcher(large, tiny, serve, in_mid_fetch, s
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_waiter_goes_on_when_the_fetcher_is_asked_to_end(large, serve, in_mid_fetch, waiting, how):
+def test_a_waiter_goes_on_when_the_fetcher_is_asked_to_end(large, serve, fetching, waiting, how):
     service = serve(f"large@1={large}")
-    fetcher, waiter = in_mid_fetch(service), waiting(service)
+    fetcher, waiter = fetching(service), waiting(service)
     fetcher.send_signal(how)
     failed(finished(fetcher), "cancelled")
     assert result(waiter)["fetched"]
     assert started(service) == 2
 
 
-def test_a_waiter_can_be_ended(large, serve, in_mid_fetch, waiting):
+def test_a_waiter_can_be_ended(large, serve, fetching, waiting):
     service = serve(f"large@1={large}")
-    fetcher, waiter = in_mid_fetch(service), waiting(service)
+    fetcher, waiter = fetching(service), waiting(service)
     with within(SLACK_S):
         waiter.send_signal(signal.SIGTERM)
         failed(finished(waiter), "cancelled")
@@ -288,9 +288,9 @@ def test_a_waiter_can_be_ended(large, serve, in_mid_fetch, waiting):
 # ---- deadlines and failures --------------------------------------------------------------------------------------------
 
 
-def test_a_waiter_has_its_own_deadline(large, serve, in_mid_fetch, start_tpview):
+def test_a_waiter_has_its_own_deadline(large, serve, fetching, start_tpview):
     service = serve(f"large@1={large}")
-    fetcher = in_mid_fetch(service)
+    fetcher = fetching(service)
     fetcher.send_signal(signal.SIGSTOP)
     with within(2 + SLACK_S):
         failed(finished(start_tpview(*slow(service, deadline=2))), "deadline of 2 s", "another process")
@@ -299,9 +299,9 @@ def test_a_waiter_has_its_own_deadline(large, serve, in_mid_fetch, start_tpview)
     assert started(service) == 1
 
 
-def test_a_fetchers_deadline_is_not_the_waiters(large, serve, in_mid_fetch, waiting, files):
+def test_a_fetchers_deadline_is_not_the_waiters(large, serve, fetching, waiting, files):
     service = serve(f"large@1={large}")
-    fetcher, waiter = in_mid_fetch(service, deadline=4), waiting(service)
+    fetcher, waiter = fetching(service, deadline=4), waiting(service)
     service.process.process.send_signal(signal.SIGSTOP)
     failed(finished(fetcher), "deadline of 4 s")
     assert waiter.poll() is None and files() == []
@@ -309,9 +309,9 @@ def test_a_fetchers_deadline_is_not_the_waiters(large, serve, in_mid_fetch, wait
     assert result(waiter)["fetched"]
 
 
-def test_a_failure_is_the_waiters_too(large, serve, in_mid_fetch, waiting, files):
+def test_a_failure_is_the_waiters_too(large, serve, fetching, waiting, files):
     service = serve(f"large@1={large}")
-    fetcher, waiter = in_mid_fetch(service), waiting(service)
+    fetcher, waiter = fetching(service), waiting(service)
     service.process.process.kill()
     with within(10):
         failed(finished(fetcher))

@@ -7,6 +7,7 @@
 #include "tools/tpview/command.h"
 
 #define PLAN_MAX ((size_t)64 << 20)
+#define WATCH_DEFAULT_S 1
 
 enum {
     SOURCE,
@@ -28,6 +29,8 @@ enum {
     HOLD,
     TOKEN_FILE,
     JSON,
+    REPAIR,
+    WATCH,
     HELP,
     OPTION_COUNT
 };
@@ -52,6 +55,8 @@ static const struct option known[] = {
     [HOLD] = {"hold", no_argument, NULL, HOLD},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
     [JSON] = {"json", no_argument, NULL, JSON},
+    [REPAIR] = {"repair", no_argument, NULL, REPAIR},
+    [WATCH] = {"watch", optional_argument, NULL, WATCH},
     [HELP] = {"help", no_argument, NULL, HELP},
 };
 
@@ -131,6 +136,14 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     case JSON:
         a->json = true;
         break;
+    case REPAIR:
+        a->repair = true;
+        break;
+    case WATCH:
+        a->watch = true;
+        a->watch_s = WATCH_DEFAULT_S;
+        if (optarg) status = tpv_cli_seconds("--watch", optarg, &a->watch_s);
+        break;
     }
     return status;
 }
@@ -149,12 +162,14 @@ int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const
             fputs(help, stdout);
             return TPV_EXIT_OK;
         }
+        /* getopt takes an optional value only with "=": "--watch 2" is meant as well. */
+        if (option == WATCH && !optarg && optind < argc && argv[optind][0] != '-') optarg = argv[optind++];
         if (option == '?') return tpv_cli_usage(TOOL, "bad arguments");
         tpv_status_t status = take(arguments, option);
         if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
     }
     if (argc - optind != words)
-        return words ? tpv_cli_usage(TOOL, "expected one FILE")
+        return words ? tpv_cli_usage(TOOL, "expected one argument behind the options")
                      : tpv_cli_usage(TOOL, "unexpected argument \"%s\"", argv[optind]);
     arguments->first = optind;
     return -1;
