@@ -111,12 +111,12 @@ def tpview(build, environ) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def start_tpview(build, environ) -> Iterator[Callable[..., subprocess.Popen]]:
-    """As tpview, but returns the running process."""
+    """As tpview, but returns the running process; its standard input is open with keyword `stdin=subprocess.PIPE`."""
     running: list[subprocess.Popen] = []
 
-    def start(*arguments, env: dict[str, str] | None = None) -> subprocess.Popen:
+    def start(*arguments, env: dict[str, str] | None = None, stdin=subprocess.DEVNULL) -> subprocess.Popen:
         process = subprocess.Popen([str(build / "bin" / "tpview"), *map(str, arguments)], env={**environ, **(env or {})},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running.append(process)
         return process
 

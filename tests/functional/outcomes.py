@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from contextlib import contextmanager
 
 
 def failed(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -10,6 +11,13 @@ def failed(done: subprocess.CompletedProcess, *words: str) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in words:
         assert word in done.stderr, done.stderr
+
+
+@contextmanager
+def within(seconds: float):
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < seconds
 
 
 def wait_for(condition, seconds: float, what: str):

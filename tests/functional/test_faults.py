@@ -7,25 +7,17 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 from conftest import LIMIT_S, fetch_command
 from models import write_tiny
-from outcomes import failed, wait_for
+from outcomes import failed, wait_for, within
 
 SLACK_S = 5  # what a loaded machine may take beyond a deadline
 
 
 def nothing_left(folder) -> bool:
     return not [file.name for file in folder.iterdir() if "view" in file.name]
-
-
-@contextmanager
-def within(seconds: float):
-    start = time.monotonic()
-    yield
-    assert time.monotonic() - start < seconds
 
 
 def finished(process: subprocess.Popen, limit: float = LIMIT_S) -> subprocess.CompletedProcess:

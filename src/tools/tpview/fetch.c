@@ -172,6 +172,11 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
         return tpv_error_set(TPV_ERR_ARGUMENT, "give --out FILE, --null or --shared");
     if (!arguments->shared && (arguments->hold || arguments->ttl_s > 0))
         return tpv_error_set(TPV_ERR_ARGUMENT, "--ttl and --hold are for --shared");
+    if (arguments->shared && arguments->no_digests)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "digests of a shared view are always compared: others rely on it");
+    if (arguments->ttl_s > 0 && (arguments->ttl_s < 1 || arguments->ttl_s > TPV_MAX_SHARED_TTL_S))
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--ttl %g: expected 1 to %d seconds", arguments->ttl_s,
+                             TPV_MAX_SHARED_TTL_S);
     TPV_TRY(tpv_arguments_plan(arguments));
     TPV_TRY(tpv_arguments_open(arguments, &source, &artifact));
     tpv_progress_bar_t bar = tpv_progress_bar("fetch");
