@@ -35,17 +35,19 @@ LIB_SRC    := $(wildcard $(addprefix src/,$(addsuffix /*.c,base channel artifact
 SERVICE_SRC:= $(wildcard src/service/*.c)
 TOOL_SRC   := $(wildcard src/tools/common/*.c)
 CLI_SRC    := $(wildcard src/tools/tpview/*.c)
+NET_PERF_SRC := $(wildcard src/tools/net_perf/*.c)
 
 PLUGIN_OBJ := $(PLUGIN_SRC:%.c=$(B)/obj/%.o)
 LIB_OBJ    := $(LIB_SRC:%.c=$(B)/obj/%.o)
 SERVICE_OBJ:= $(SERVICE_SRC:%.c=$(B)/obj/%.o)
 TOOL_OBJ   := $(TOOL_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ    := $(CLI_SRC:%.c=$(B)/obj/%.o)
+NET_PERF_OBJ := $(NET_PERF_SRC:%.c=$(B)/obj/%.o)
 
 PLUGIN := $(B)/lib/libnccl-net-tpview.so
 LIB    := $(B)/lib/libtpview.so
 LIBA   := $(B)/lib/libtpview.a
-BINS   := $(addprefix $(B)/bin/,tpviewd tpview tpview_perf)
+BINS   := $(addprefix $(B)/bin/,tpviewd tpview tpview_perf tpview_net_perf)
 
 UNIT       := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard tests/functional/test_*.c))
@@ -92,6 +94,10 @@ $(B)/bin/tpviewd: $(B)/obj/src/tools/tpviewd.o $(TOOL_OBJ) $(SERVICE_OBJ) $(LIBA
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
 $(B)/bin/tpview: $(CLI_OBJ) $(TOOL_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+
+$(B)/bin/tpview_net_perf: $(NET_PERF_OBJ) $(TOOL_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 

@@ -40,6 +40,18 @@ TPV_API tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, doub
 TPV_API tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name, double deadline_s,
                                          tpv_artifact_t **artifact);
 
+/*
+ * Have the running service offer "NAME@VERSION=DIR" as well; DIR is a path on its host. Returns when it has computed the
+ * digest and offers it. Older versions stay on offer, but their cached exports are the first to go. TPV_ERR_ARGUMENT for
+ * a label that is taken, TPV_ERR_PERMISSION when the service trusts only its Unix socket or a token, what
+ * tpv_artifact_open returns there, and errors as tpv_source_get.
+ */
+TPV_API tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, double deadline_s);
+
+/* Have the service stop offering "NAME@VERSION". Fetches in flight end as usual, then its exports are freed; it never
+ * comes back but by a new publish. TPV_ERR_NOT_FOUND, TPV_ERR_PERMISSION, and errors as tpv_source_get. */
+TPV_API tpv_status_t tpv_source_retire(tpv_source_t *source, const char *label, double deadline_s);
+
 typedef struct tpv_fetch_options {
     const char *net;      /* net plugin: a name or a path; NULL: NCCL_NET_PLUGIN, else tpview */
     uint32_t comms;       /* 1 to TPV_MAX_COMMS; 0: TPVIEW_COMMS */

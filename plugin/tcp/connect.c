@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/params.h"
 #include "tcp/comm.h"
+#include "tcp/linger.h"
 #include "tcp/socket.h"
 
 /* A listener exists before its handle is given away, so a refusal is hardly ever a matter of patience. */
@@ -165,7 +166,7 @@ static ncclResult_t wait_welcome(attempt_t *attempt, tpv_comm_t **comm) {
     tpv_tcp_welcome_t expected = tpv_tcp_welcome();
     if (memcmp(&attempt->welcome, &expected, sizeof expected) != 0)
         return fail(attempt, ncclRemoteError, "what answers there is not this plugin", 0);
-    ncclResult_t result = tpv_tcp_comm_create(attempt->device, attempt->fd, &tpv_tcp_send_ops, comm);
+    ncclResult_t result = tpv_tcp_sender_create(attempt->device, attempt->fd, comm);
     if (result == ncclSuccess) attempt->fd = -1; /* the comm's now */
     return result;
 }
@@ -216,6 +217,7 @@ ncclResult_t tpv_tcp_connect(const void *owner, tpv_device_t *device, int traffi
     ncclResult_t result = ncclSuccess;
     tpv_setup_lock();
     sweep(NULL, now);
+    tpv_tcp_linger_sweep();
     attempt_t *attempt = find(handle);
     if (!attempt) result = start(owner, device, traffic_class, handle, now, &attempt);
     if (result == ncclSuccess) {
@@ -233,5 +235,6 @@ ncclResult_t tpv_tcp_connect(const void *owner, tpv_device_t *device, int traffi
 void tpv_tcp_abandon(const void *owner) {
     tpv_setup_lock();
     sweep(owner, tpv_clock_ns());
+    tpv_tcp_linger_sweep();
     tpv_setup_unlock();
 }

@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/params.h"
 #include "tcp/comm.h"
+#include "tcp/linger.h"
 #include "tcp/socket.h"
 
 #define PENDING_MAX 64
@@ -179,7 +180,7 @@ static ncclResult_t welcome(tcp_listener_t *listener, int index, tpv_comm_t **co
         return ncclSuccess;
     }
     forget(listener, index);
-    ncclResult_t result = tpv_tcp_comm_create(listener->device, pending.fd, &tpv_tcp_receive_ops, comm);
+    ncclResult_t result = tpv_tcp_receiver_create(listener->device, pending.fd, comm);
     if (result != ncclSuccess) close(pending.fd);
     return result;
 }
@@ -210,4 +211,7 @@ void tpv_tcp_close_listener(tpv_listener_t *base) {
     for (int i = 0; i < listener->fd_count; i++)
         close(listener->fds[i]);
     free(listener);
+    tpv_setup_lock();
+    tpv_tcp_linger_sweep();
+    tpv_setup_unlock();
 }

@@ -23,6 +23,10 @@ typedef struct tpv_net {
  */
 tpv_status_t tpv_net_open(const char *name, tpv_net_t **net);
 
+/* The same for a vtable, of ABI `version`, that was found in `library` (from dlopen) by other means than its symbol.
+ * *net owns `library` unless this fails. TPV_ERR_UNSUPPORTED for a version that we do not know. */
+tpv_status_t tpv_net_open_table(void *library, const void *vtable, int version, tpv_net_t **net);
+
 /* All comms must be closed. NULL is allowed. */
 void tpv_net_close(tpv_net_t *net);
 

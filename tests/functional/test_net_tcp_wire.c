@@ -69,7 +69,7 @@ static void a_stream_that_comes_byte_by_byte(void **state) {
     int fd, done = 0, size = -1;
     void *comm = accept_by_hand(&fd), *requests[MESSAGES];
     for (int i = 0; i < MESSAGES; i++) {
-        put_header(stream + length, i, sizes[i]);
+        put_header(stream + length, 7, sizes[i]);
         net_fill(stream + length + 16, sizes[i], (uint64_t)i);
         length += 16 + sizes[i];
         assert_int_equal(net_irecv(&net, comm, in[i], sizeof in[i], &requests[i]), ncclSuccess);
@@ -103,7 +103,7 @@ static void a_stream_that_is_cut_anywhere(void **state) {
     for (int i = 0; i < MESSAGES; i++) {
         random = random * 1103515245 + 12345;
         sizes[i] = (random >> 16) % 3 ? (random >> 16) % ROOM : 0;
-        put_header(stream + length, 0, sizes[i]);
+        put_header(stream + length, 7, sizes[i]);
         net_fill(stream + length + 16, sizes[i], (uint64_t)i);
         length += 16 + sizes[i];
     }

@@ -154,7 +154,7 @@ int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const
         if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
     }
     if (argc - optind != words)
-        return words ? tpv_cli_usage(TOOL, "expected one FILE")
+        return words ? tpv_cli_usage(TOOL, "expected one argument behind the options")
                      : tpv_cli_usage(TOOL, "unexpected argument \"%s\"", argv[optind]);
     arguments->first = optind;
     return -1;

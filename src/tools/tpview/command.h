@@ -41,6 +41,8 @@ int tpv_command_ls(int argc, char **argv);
 int tpv_command_plan(int argc, char **argv);
 int tpv_command_fetch(int argc, char **argv);
 int tpv_command_verify(int argc, char **argv);
+int tpv_command_publish(int argc, char **argv);
+int tpv_command_retire(int argc, char **argv);
 int tpv_command_leases(int argc, char **argv);
 int tpv_command_doctor(int argc, char **argv);
 
