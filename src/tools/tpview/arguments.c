@@ -24,6 +24,9 @@ enum {
     COMMS,
     CHUNK,
     NO_DIGESTS,
+    SHARED,
+    TTL,
+    HOLD,
     TOKEN_FILE,
     JSON,
     REPAIR,
@@ -47,6 +50,9 @@ static const struct option known[] = {
     [COMMS] = {"comms", required_argument, NULL, COMMS},
     [CHUNK] = {"chunk", required_argument, NULL, CHUNK},
     [NO_DIGESTS] = {"no-digests", no_argument, NULL, NO_DIGESTS},
+    [SHARED] = {"shared", no_argument, NULL, SHARED},
+    [TTL] = {"ttl", required_argument, NULL, TTL},
+    [HOLD] = {"hold", no_argument, NULL, HOLD},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
     [JSON] = {"json", no_argument, NULL, JSON},
     [REPAIR] = {"repair", no_argument, NULL, REPAIR},
@@ -112,6 +118,15 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         break;
     case NO_DIGESTS:
         a->no_digests = true;
+        break;
+    case SHARED:
+        a->shared = true;
+        break;
+    case TTL:
+        status = tpv_cli_seconds("--ttl", optarg, &a->ttl_s);
+        break;
+    case HOLD:
+        a->hold = true;
         break;
     case TOKEN_FILE:
         free(a->token);

@@ -15,8 +15,8 @@ typedef struct tpv_arguments {
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
-    bool have_size, have_rank, null, json, no_digests, repair, watch;
-    double deadline_s, watch_s;
+    bool have_size, have_rank, null, json, no_digests, repair, watch, shared, hold;
+    double deadline_s, watch_s, ttl_s;
     uint32_t comms;
     uint64_t chunk_bytes;
     int first; /* index of the first word that is not an option */
