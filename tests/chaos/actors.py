@@ -9,15 +9,17 @@ from pathlib import Path
 
 
 class Actor:
-    """One process. Its output goes to files, so that nobody has to read while it runs."""
+    """One process. Its output goes to files, so that nobody has to read while it runs. hold: its input stays open until
+    let_go()."""
 
-    def __init__(self, name: str, command: list[str], environ: dict[str, str], logs: Path):
+    def __init__(self, name: str, command: list[str], environ: dict[str, str], logs: Path, *, hold: bool = False):
         self.name = name
         self.command = command
         self.output, self.errors = logs / f"{name}.out", logs / f"{name}.err"
         self.began = time.monotonic()
         with open(self.output, "w") as output, open(self.errors, "w") as errors:
-            self.process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+            self.process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE if hold else subprocess.DEVNULL,
+                                            stdout=output, stderr=errors)
         self.descriptor = os.pidfd_open(self.process.pid)
         self.ended: float | None = None
         self.killed = False
@@ -38,11 +40,16 @@ class Actor:
     def answered(self) -> str:
         return self.output.read_text(errors="replace")
 
+    def let_go(self) -> None:
+        if self.process.stdin:
+            self.process.stdin.close()
+
     def reap(self) -> bool:
         """True when it has ended."""
         if self.ended is None and self.process.poll() is not None:
             self.ended = time.monotonic()
             os.close(self.descriptor)
+            self.let_go()
         return self.ended is not None
 
     def signal(self, number: int) -> bool:

@@ -27,6 +27,7 @@ class Rank:
     deadline: float | None
     options: list[str]
     shared: bool
+    hold: float = 0  # so long after its start a shared view stays in use
 
 
 @dataclass
@@ -76,7 +77,9 @@ def _rank(random: random.Random, number: int, window: float, service: Service, o
     options = ["--chunk", random.choice(["8K", "16K", "64K", "256K", "1M"]), "--comms", random.choice(["1", "1", "2", "3"])]
     deadline = random.choices([None, 0.15, 0.6, 1.5, 3.0], [2, 1, 3, 4, 5])[0]
     shared = "--shared" in offers and random.random() < 0.5
-    return Rank(f"rank{number}", random.uniform(0, 0.6 * window), artifact, tp_size, tp_rank, deadline, options, shared)
+    hold = random.uniform(0, 1.5) if shared and random.random() < 0.3 else 0
+    start = random.uniform(0, 0.6 * window)
+    return Rank(f"rank{number}", start, artifact, tp_size, tp_rank, deadline, options, shared, hold)
 
 
 def _fault(random: random.Random, target: str, start: float) -> Fault:
@@ -97,7 +100,7 @@ def draw(seed: int, number: int, offers: frozenset[str]) -> Round:
             first = ranks[0]
             rank.artifact, rank.tp_size, rank.tp_rank = first.artifact, first.tp_size, first.tp_rank
             rank.start = min(window, first.start + source.uniform(0, 0.05))
-            rank.shared = first.shared
+            rank.shared, rank.hold = first.shared, rank.hold if first.shared else 0
     publishers = []
     if "publish" in offers:
         for i in range(source.choice([0, 1, 2, 4])):
