@@ -32,7 +32,7 @@ static const char help[] =
     "  --no-digests        do not compare chunk digests\n"
     "  --no-fallback       fail when the source cannot cut the view, instead of fetching whole tensors\n"
     "  --token-file FILE   bearer token for a service on TCP\n"
-    "  --json              print the result as JSON\n"
+    "  --json              print the result as JSON; a failure as {\"error\":{\"status\",\"message\"}}\n"
     "\n"
     "Example:\n"
     "  tpview fetch --source unix:/tmp/tpviewd-0.sock --artifact qwen3-14b --tp-size 4 --tp-rank 0 \\\n"
@@ -218,6 +218,9 @@ int tpv_command_fetch(int argc, char **argv) {
                                    0, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);
+        if (status != TPV_OK && arguments.json)
+            tpv_cli_print_json(json_pack("{s:{s:s, s:s}}", "error", "status", tpv_status_name(status), "message",
+                                         tpv_error_message()));
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
     }
     tpv_arguments_clear(&arguments);
