@@ -1,6 +1,6 @@
 # tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
 #   make            the plugin, the library, the service and the tools
-#   make check      every test;  check-asan, check-tsan: the same under sanitizers
+#   make check      every test;  check-asan, check-tsan: the same under sanitizers;  check-nccl-all: more NCCL releases
 #   make soak-net bench demo fuzz lint install clean
 
 B        ?= build
@@ -37,17 +37,19 @@ LIB_SRC    := $(wildcard $(addprefix src/,$(addsuffix /*.c,base channel artifact
 SERVICE_SRC:= $(wildcard src/service/*.c)
 TOOL_SRC   := $(wildcard src/tools/common/*.c)
 CLI_SRC    := $(wildcard src/tools/tpview/*.c)
+NET_PERF_SRC := $(wildcard src/tools/net_perf/*.c)
 
 PLUGIN_OBJ := $(PLUGIN_SRC:%.c=$(B)/obj/%.o)
 LIB_OBJ    := $(LIB_SRC:%.c=$(B)/obj/%.o)
 SERVICE_OBJ:= $(SERVICE_SRC:%.c=$(B)/obj/%.o)
 TOOL_OBJ   := $(TOOL_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ    := $(CLI_SRC:%.c=$(B)/obj/%.o)
+NET_PERF_OBJ := $(NET_PERF_SRC:%.c=$(B)/obj/%.o)
 
 PLUGIN := $(B)/lib/libnccl-net-tpview.so
 LIB    := $(B)/lib/libtpview.so
 LIBA   := $(B)/lib/libtpview.a
-BINS   := $(addprefix $(B)/bin/,tpviewd tpview tpview_perf)
+BINS   := $(addprefix $(B)/bin/,tpviewd tpview tpview_perf tpview_net_perf)
 
 UNIT       := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard tests/functional/test_*.c))
@@ -97,12 +99,26 @@ $(B)/bin/tpview: $(CLI_OBJ) $(TOOL_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
+$(B)/bin/tpview_net_perf: $(NET_PERF_OBJ) $(TOOL_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+
 $(B)/bin/tpview_%: $(B)/obj/src/tools/tpview_%.o $(TOOL_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
 # ---- tests --------------------------------------------------------------------------------------
 $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
+	@mkdir -p $(@D)
+	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
+
+# The life-cycle table with a switch of processes before every access to shared memory.
+MODEL_OBJ := $(patsubst src/lifecycle/%.c,$(B)/obj/model/%.o,$(wildcard src/lifecycle/*.c))
+$(B)/obj/model/%.o: src/lifecycle/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(COMMON) -DTPV_MODEL -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
+
+$(B)/tests/unit/test_lifecycle_model: $(B)/obj/tests/unit/test_lifecycle_model.o $(MODEL_OBJ) $(TEST_LIB_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
@@ -113,7 +129,7 @@ $(B)/tests/lib%.so: tests/nets/%.c
 
 tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS)
 
-check: check-unit check-functional check-python
+check: check-unit check-functional check-python check-nccl
 
 check-unit: tests
 	scripts/run-tests $(B) $(UNIT)

@@ -89,13 +89,15 @@ typedef struct tpv_model_config {
 
 typedef struct tpv_artifact tpv_artifact_t;
 
-/* Called now and then from the working thread; a return of false asks for the end (TPV_ERR_CANCELLED). */
+/* Called about ten times a second on the thread that called; a return of false asks for the end (TPV_ERR_CANCELLED). */
 typedef bool (*tpv_progress_t)(void *user, uint64_t bytes_done, uint64_t bytes_total);
 
 /*
  * Open the checkpoint at `path` (a folder or a .safetensors file), check every header and map the data read-only.
- * No data byte is read. Errors: TPV_ERR_NOT_FOUND, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY; TPV_ERR_FORMAT for each fault of
- * a header, the index or config.json, naming file, tensor and reason. The caller owns *artifact.
+ * In a folder, the files that model.safetensors.index.json lists count, and no others; without it model.safetensors, or
+ * else the only .safetensors file. Every file stays open until the artifact is closed. No data byte is read.
+ * Errors: TPV_ERR_NOT_FOUND, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY; TPV_ERR_FORMAT for each fault of a header, the index or
+ * config.json, naming file, tensor and reason. The caller owns *artifact.
  */
 TPV_API tpv_status_t tpv_artifact_open(const char *path, tpv_artifact_t **artifact);
 
@@ -128,7 +130,7 @@ TPV_API const char *tpv_artifact_index_digest(const tpv_artifact_t *artifact);
  * it from the start. `threads` 0 means one for each core; `progress` may be NULL. Digests are cached by device, inode,
  * size, mtime and ctime of every file in $TPVIEW_CACHE_DIR, never beside the checkpoint; a cache that cannot be written
  * is no error. One thread at a time may call this on an artifact. TPV_ERR_SYSTEM for a failed read, TPV_ERR_CANCELLED,
- * TPV_ERR_FORMAT if a file shrank since it was opened.
+ * TPV_ERR_FORMAT if a file shrank or was written to since it was opened. TPV_ERR_ARGUMENT for an index without an id.
  */
 TPV_API tpv_status_t tpv_artifact_digest(tpv_artifact_t *artifact, unsigned threads, tpv_progress_t progress,
                                          void *user);

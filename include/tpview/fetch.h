@@ -40,11 +40,24 @@ TPV_API tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, doub
 TPV_API tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name, double deadline_s,
                                          tpv_artifact_t **artifact);
 
+/*
+ * Have the running service offer "NAME@VERSION=DIR" as well; DIR is a path on its host. Returns when it has computed
+ * the digest and offers it. Older versions stay on offer, but their cached exports are the first to go.
+ * TPV_ERR_ARGUMENT for a label that is taken, TPV_ERR_PERMISSION when the service trusts only its Unix socket or a
+ * token, what tpv_artifact_open returns there, and errors as tpv_source_get.
+ */
+TPV_API tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, double deadline_s);
+
+/* Have the service stop offering "NAME@VERSION". Fetches in flight end as usual, then its exports are freed; it never
+ * comes back but by a new publish. TPV_ERR_NOT_FOUND, TPV_ERR_PERMISSION, and errors as tpv_source_get. */
+TPV_API tpv_status_t tpv_source_retire(tpv_source_t *source, const char *label, double deadline_s);
+
 typedef struct tpv_fetch_options {
     const char *net;      /* net plugin: a name or a path; NULL: NCCL_NET_PLUGIN, else tpview */
     uint32_t comms;       /* 1 to TPV_MAX_COMMS; 0: TPVIEW_COMMS */
     uint64_t chunk_bytes; /* TPV_MIN_CHUNK to TPV_MAX_CHUNK; 0: TPVIEW_CHUNK_BYTES */
     bool no_digests;      /* do not compare chunk digests */
+    bool no_fallback;     /* fail when the source cannot cut or hold the view, instead of fetching whole tensors */
     uint32_t tp_rank;     /* told to the source for its lease table */
     uint32_t tp_size;
     double deadline_s; /* for the whole fetch; 0 and less: none */
@@ -58,8 +71,10 @@ typedef struct tpv_fetch_result {
     uint64_t chunks;
     double seconds;      /* from the call to the last verified byte */
     char fetch_id[33];   /* 32 hex digits */
+    char artifact[128];  /* NAME@VERSION, as the source calls it */
     char export_kind[8]; /* "cold", or "warm" when the source had nothing to gather */
     bool digests_checked;
+    bool canonical; /* whole tensors were fetched and cut here; export_kind is "whole" */
 } tpv_fetch_result_t;
 
 /*

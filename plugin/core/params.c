@@ -27,6 +27,8 @@ static const entry_t table[TPV_NET_PARAM_COUNT] = {
                                          "seconds that a new connection has to prove that it belongs"},
     [TPV_NET_PARAM_PEER_TIMEOUT] = {"TPVIEW_NET_PEER_TIMEOUT", KIND_INT, "30", 3, 86400,
                                     "seconds after which a peer whose host is silent counts as lost"},
+    [TPV_NET_PARAM_LOCAL] = {"TPVIEW_NET_LOCAL", KIND_INT, "1", 0, 2,
+                             "comms within a host: 0 over the network stack, 1 by the fastest way, 2 shared memory"},
     [TPV_NET_PARAM_IFNAME] = {"NCCL_SOCKET_IFNAME", KIND_STRING, "", 0, 4000,
                               "interfaces to use: a list of prefixes; ^ excludes, = means exact names"},
     [TPV_NET_PARAM_FAMILY] = {"NCCL_SOCKET_FAMILY", KIND_STRING, "", 0, 64,

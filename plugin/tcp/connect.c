@@ -13,6 +13,7 @@
 #include "core/fork.h"
 #include "core/log.h"
 #include "core/params.h"
+#include "local/local.h"
 #include "tcp/comm.h"
 #include "tcp/linger.h"
 #include "tcp/socket.h"
@@ -36,6 +37,7 @@ typedef struct attempt {
     int fd;
     int index; /* of the address being tried */
     int64_t began, tried, last_call, not_before;
+    tpv_local_link_t *link; /* offered to the peer; NULL: nothing is */
     tpv_tcp_welcome_t welcome;
     size_t got;
 } attempt_t;
@@ -45,6 +47,7 @@ static attempt_t *attempts;
 
 static void release(attempt_t *attempt) {
     if (attempt->fd >= 0) close(attempt->fd);
+    tpv_local_link_free(attempt->link);
     free(attempt);
 }
 
@@ -111,10 +114,14 @@ static bool connected_to_itself(int fd) {
 
 static ncclResult_t greet(attempt_t *attempt, int64_t now) {
     if (connected_to_itself(attempt->fd)) return next_address(attempt, ECONNREFUSED, now);
-    tpv_tcp_hello_t hello = tpv_tcp_hello(attempt->handle.id);
+    tpv_tcp_greeting_t greeting;
+    tpv_local_link_free(attempt->link); /* of an earlier try */
+    attempt->link = tpv_local_offer(attempt->handle.boot_id, &greeting.offer);
+    greeting.hello = tpv_tcp_hello(attempt->handle.id, attempt->link != NULL);
+    size_t size = attempt->link ? sizeof greeting : sizeof greeting.hello;
     /* An empty send buffer takes these few bytes whole, so anything else means a lost connection. */
-    ssize_t sent = send(attempt->fd, &hello, sizeof hello, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent != (ssize_t)sizeof hello) return next_address(attempt, sent < 0 ? errno : ECONNRESET, now);
+    ssize_t sent = send(attempt->fd, &greeting, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent != (ssize_t)size) return next_address(attempt, sent < 0 ? errno : ECONNRESET, now);
     attempt->phase = GREETED;
     attempt->got = 0;
     return ncclSuccess;
@@ -163,11 +170,20 @@ static ncclResult_t wait_welcome(attempt_t *attempt, tpv_comm_t **comm) {
     if (got == 0) return fail(attempt, ncclRemoteError, "the peer closed the connection without accepting it", 0);
     attempt->got += (size_t)got;
     if (attempt->got < sizeof attempt->welcome) return ncclSuccess;
-    tpv_tcp_welcome_t expected = tpv_tcp_welcome();
-    if (memcmp(&attempt->welcome, &expected, sizeof expected) != 0)
+    uint8_t mode = attempt->welcome.mode;
+    tpv_tcp_welcome_t expected = tpv_tcp_welcome(mode, attempt->welcome.pid);
+    if (memcmp(&attempt->welcome, &expected, sizeof expected) != 0 || mode > TPV_LOCAL_SHARE ||
+        (mode != TPV_LOCAL_DECLINED && !attempt->link))
         return fail(attempt, ncclRemoteError, "what answers there is not this plugin", 0);
-    ncclResult_t result = tpv_tcp_sender_create(attempt->device, attempt->fd, comm);
-    if (result == ncclSuccess) attempt->fd = -1; /* the comm's now */
+    ncclResult_t result;
+    if (mode == TPV_LOCAL_DECLINED) {
+        result = tpv_tcp_sender_create(attempt->device, attempt->fd, comm);
+    } else {
+        tpv_local_offer_taken(attempt->link, mode, (int)attempt->welcome.pid);
+        result = tpv_local_sender_create(attempt->link, &attempt->device->base, attempt->fd, comm);
+        if (result == ncclSuccess) attempt->link = NULL; /* the comm's now, as is fd */
+    }
+    if (result == ncclSuccess) attempt->fd = -1;
     return result;
 }
 

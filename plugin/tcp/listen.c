@@ -13,6 +13,7 @@
 #include "core/fork.h"
 #include "core/log.h"
 #include "core/params.h"
+#include "local/local.h"
 #include "tcp/comm.h"
 #include "tcp/linger.h"
 #include "tcp/socket.h"
@@ -27,7 +28,7 @@ typedef struct {
     size_t got;
     int64_t since;
     tpv_address_t peer;
-    tpv_tcp_hello_t hello;
+    tpv_tcp_greeting_t greeting;
 } pending_t;
 
 /* Belongs to the one thread that accepts. */
@@ -86,6 +87,8 @@ ncclResult_t tpv_tcp_listen(tpv_device_t *base, int traffic_class, void *handle,
         tpv_tcp_close_listener(&made->base);
         return result;
     }
+    const tpv_local_host_t *host = tpv_local_host();
+    if (host) memcpy(content.boot_id, host->boot_id, sizeof content.boot_id);
     memcpy(made->id, content.id, sizeof made->id);
     memcpy(handle, &content, sizeof content);
     *listener = &made->base;
@@ -141,21 +144,28 @@ static ncclResult_t gather_strangers(tcp_listener_t *listener, int fd, int64_t n
     return ncclSuccess;
 }
 
+/* How much there is to read before an answer is due. */
+static size_t expected_bytes(const pending_t *pending) {
+    bool offers = pending->got >= sizeof pending->greeting.hello && pending->greeting.hello.offers;
+    return sizeof pending->greeting.hello + (offers ? sizeof pending->greeting.offer : 0);
+}
+
 /* Read more of a hello. True when it is whole and right; otherwise *dropped says whether the stranger is gone. */
 static bool hear(tcp_listener_t *listener, int index, int64_t now, bool *dropped) {
     pending_t *pending = &listener->pending[index];
-    char *into = (char *)&pending->hello + pending->got;
-    ssize_t got = recv(pending->fd, into, sizeof pending->hello - pending->got, MSG_DONTWAIT);
+    char *into = (char *)&pending->greeting + pending->got;
+    ssize_t got = recv(pending->fd, into, expected_bytes(pending) - pending->got, MSG_DONTWAIT);
     const char *why = NULL;
     if (got > 0) {
         pending->got += (size_t)got;
-        if (!tpv_tcp_hello_begins(&pending->hello, pending->got))
+        if (!tpv_tcp_hello_begins(&pending->greeting.hello, pending->got))
             why = "it did not begin with a hello of this plugin";
-        else if (pending->got == sizeof pending->hello && pending->hello.version != TPV_TCP_VERSION)
+        else if (pending->got >= sizeof pending->greeting.hello && pending->greeting.hello.version != TPV_TCP_VERSION)
             why = "it speaks another version of the protocol: all ranks need the same release of the plugin";
-        else if (pending->got == sizeof pending->hello && !tpv_tcp_hello_proves(&pending->hello, listener->id))
+        else if (pending->got >= sizeof pending->greeting.hello &&
+                 !tpv_tcp_hello_proves(&pending->greeting.hello, listener->id))
             why = "it does not know this listener's id";
-        else if (pending->got == sizeof pending->hello)
+        else if (pending->got >= sizeof pending->greeting.hello && pending->got == expected_bytes(pending))
             return true;
     } else if (got == 0) {
         why = "it closed before its hello was whole";
@@ -173,15 +183,22 @@ static bool hear(tcp_listener_t *listener, int index, int64_t now, bool *dropped
 static ncclResult_t welcome(tcp_listener_t *listener, int index, tpv_comm_t **comm) {
     pending_t pending = listener->pending[index];
     tpv_tcp_socket_tune(pending.fd, pending.peer.any.sa_family, listener->traffic_class);
-    tpv_tcp_welcome_t answer = tpv_tcp_welcome();
+    tpv_local_mode_t mode = TPV_LOCAL_DECLINED;
+    tpv_local_link_t *link = pending.greeting.hello.offers ? tpv_local_take(&pending.greeting.offer, &mode) : NULL;
+    tpv_tcp_welcome_t answer = tpv_tcp_welcome((uint8_t)mode, link ? (uint32_t)getpid() : 0);
     /* An empty send buffer takes these few bytes whole, so anything else means a lost connection. */
     if (send(pending.fd, &answer, sizeof answer, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof answer) {
+        tpv_local_link_free(link);
         drop(listener, index, "it went away during the handshake");
         return ncclSuccess;
     }
     forget(listener, index);
-    ncclResult_t result = tpv_tcp_receiver_create(listener->device, pending.fd, comm);
-    if (result != ncclSuccess) close(pending.fd);
+    ncclResult_t result = link ? tpv_local_receiver_create(link, &listener->device->base, pending.fd, comm)
+                               : tpv_tcp_receiver_create(listener->device, pending.fd, comm);
+    if (result != ncclSuccess) {
+        tpv_local_link_free(link);
+        close(pending.fd);
+    }
     return result;
 }
 

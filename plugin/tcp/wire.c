@@ -68,15 +68,15 @@ tpv_address_t tpv_tcp_handle_address(const tpv_tcp_handle_t *handle, int index, 
     return address;
 }
 
-tpv_tcp_hello_t tpv_tcp_hello(const uint8_t *id) {
-    tpv_tcp_hello_t hello = {.version = TPV_TCP_VERSION};
+tpv_tcp_hello_t tpv_tcp_hello(const uint8_t *id, bool offers) {
+    tpv_tcp_hello_t hello = {.version = TPV_TCP_VERSION, .offers = offers};
     memcpy(hello.magic, hello_magic, sizeof hello.magic);
     memcpy(hello.id, id, sizeof hello.id);
     return hello;
 }
 
-tpv_tcp_welcome_t tpv_tcp_welcome(void) {
-    tpv_tcp_welcome_t welcome = {.version = TPV_TCP_VERSION};
+tpv_tcp_welcome_t tpv_tcp_welcome(uint8_t mode, uint32_t pid) {
+    tpv_tcp_welcome_t welcome = {.version = TPV_TCP_VERSION, .mode = mode, .pid = pid};
     memcpy(welcome.magic, welcome_magic, sizeof welcome.magic);
     return welcome;
 }
@@ -86,7 +86,7 @@ bool tpv_tcp_hello_begins(const tpv_tcp_hello_t *hello, size_t length) {
 }
 
 bool tpv_tcp_hello_proves(const tpv_tcp_hello_t *hello, const uint8_t *id) {
-    tpv_tcp_hello_t expected = tpv_tcp_hello(id);
+    tpv_tcp_hello_t expected = tpv_tcp_hello(id, hello->offers == 1);
     const volatile uint8_t *a = (const uint8_t *)hello, *b = (const uint8_t *)&expected;
     unsigned difference = 0;
     for (size_t i = 0; i < sizeof expected; i++)

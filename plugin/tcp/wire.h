@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "core/address.h"
+#include "local/local.h"
 #include "ncclnet/common.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire structures are written as they lie in memory");
@@ -28,24 +29,34 @@ typedef struct {
         uint16_t port;
         uint8_t address[16]; /* network byte order; IPv4 in the first four bytes */
     } addresses[TPV_TCP_ADDRESSES_MAX];
-    uint8_t unused[56];
+    uint8_t boot_id[16]; /* of the listener's host, for peers on the same one; 0: it takes no offers */
+    uint8_t unused[40];
 } tpv_tcp_handle_t;
 _Static_assert(sizeof(tpv_tcp_handle_t) == NCCL_NET_HANDLE_MAXSIZE, "the handle fills what NCCL exchanges");
 
-/* The first bytes on a connection, from the connecting side. */
+/* The first bytes on a connection, from the connecting side. With `offers` set, a tpv_local_offer_t follows. */
 typedef struct {
     uint8_t magic[8];
     uint16_t version;
-    uint8_t reserved[6];
+    uint8_t offers;
+    uint8_t reserved[5];
     uint8_t id[TPV_TCP_ID_BYTES];
 } tpv_tcp_hello_t;
 _Static_assert(sizeof(tpv_tcp_hello_t) == 32, "no padding");
+
+typedef struct {
+    tpv_tcp_hello_t hello;
+    tpv_local_offer_t offer;
+} tpv_tcp_greeting_t;
+_Static_assert(sizeof(tpv_tcp_greeting_t) == 88, "no padding");
 
 /* The accepting side's answer, and the only bytes that it ever sends. */
 typedef struct {
     uint8_t magic[8];
     uint16_t version;
-    uint8_t reserved[6];
+    uint8_t mode; /* what became of the offer, a tpv_local_mode_t; 0: the messages follow on this connection */
+    uint8_t reserved;
+    uint32_t pid; /* with a mode, the accepting process */
 } tpv_tcp_welcome_t;
 _Static_assert(sizeof(tpv_tcp_welcome_t) == 16, "no padding");
 
@@ -73,8 +84,8 @@ ncclResult_t tpv_tcp_handle_check(const tpv_tcp_handle_t *handle);
 /* The address at `index` of a checked handle. A link-local one gets `scope`, the interface to reach it by. */
 tpv_address_t tpv_tcp_handle_address(const tpv_tcp_handle_t *handle, int index, unsigned scope);
 
-tpv_tcp_hello_t tpv_tcp_hello(const uint8_t *id);
-tpv_tcp_welcome_t tpv_tcp_welcome(void);
+tpv_tcp_hello_t tpv_tcp_hello(const uint8_t *id, bool offers);
+tpv_tcp_welcome_t tpv_tcp_welcome(uint8_t mode, uint32_t pid);
 
 /* Whether the first `length` bytes can begin a hello. Looks at the magic only: how long a wrong id is taken for right
  * must not show. */

@@ -15,6 +15,9 @@ typedef enum tpv_param {
     TPV_PARAM_COMMS,
     TPV_PARAM_CHUNK_BYTES,
     TPV_PARAM_THREADS,
+    TPV_PARAM_BUDGET,
+    TPV_PARAM_EXPORT_TTL,
+    TPV_PARAM_SHARED_TTL,
     TPV_PARAM_COUNT
 } tpv_param_t;
 

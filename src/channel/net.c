@@ -14,19 +14,22 @@
 
 #define MAX_NAME 254 /* as in NCCL */
 
-/* What a plugin logs goes where our own lines go. */
+/* What a plugin last warned of on this thread: its own words for the error code that it returns next. */
+static _Thread_local char last_warning[512];
+
+/* A warning becomes part of our error message (tpv_net_check), so it is no line of its own unless asked for. */
 static void plugin_log(ncclDebugLogLevel level, unsigned long flags, const char *file, int line, const char *format,
                        ...) {
     (void)flags;
-    tpv_log_level_t ours = level == NCCL_LOG_WARN    ? TPV_LOG_WARN
-                           : level == NCCL_LOG_TRACE ? TPV_LOG_TRACE
-                                                     : TPV_LOG_INFO;
-    if (!tpv_log_enabled(ours)) return;
-    char text[1024];
+    tpv_log_level_t ours = level == NCCL_LOG_TRACE ? TPV_LOG_TRACE : TPV_LOG_INFO;
+    if (level != NCCL_LOG_WARN && !tpv_log_enabled(ours)) return;
+    char text[sizeof last_warning];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    if (level == NCCL_LOG_WARN) memcpy(last_warning, text, sizeof last_warning);
+    if (!tpv_log_enabled(ours)) return;
     tpv_log_write(ours, "[%s:%d] %s", file ? file : "", line, text);
 }
 
@@ -52,8 +55,11 @@ static const char *result_name(ncclResult_t result) {
 
 tpv_status_t tpv_net_check(const tpv_net_t *net, ncclResult_t result, const char *what) {
     if (result == ncclSuccess) return TPV_OK;
-    return tpv_error_set(result == ncclRemoteError ? TPV_ERR_PEER : TPV_ERR_NET, "net plugin %s: %s: %s", net->abi.name,
-                         what, result_name(result));
+    tpv_status_t status = tpv_error_set(result == ncclRemoteError ? TPV_ERR_PEER : TPV_ERR_NET,
+                                        "net plugin %s: %s: %s%s%s%s", net->abi.name, what, result_name(result),
+                                        *last_warning ? " (" : "", last_warning, *last_warning ? ")" : "");
+    *last_warning = '\0';
+    return status;
 }
 
 static void *open_beside(const char *base, const char *file, const char *relative) {
@@ -133,6 +139,25 @@ fail_close:
     dlclose(n->library);
 fail:
     free(n);
+    return status;
+}
+
+tpv_status_t tpv_net_open_table(void *library, const void *vtable, int version, tpv_net_t **net) {
+    char symbol[32];
+    snprintf(symbol, sizeof symbol, "ncclNetPlugin_v%d", version);
+    const tpv_net_version_t *known = tpv_net_versions;
+    while (known->symbol && strcmp(known->symbol, symbol) != 0)
+        known++;
+    if (!known->symbol) return tpv_error_set(TPV_ERR_UNSUPPORTED, "its ncclNet ABI (v%d) is not known here", version);
+    tpv_net_t *n = calloc(1, sizeof *n);
+    if (!n) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a net");
+    n->library = library;
+    known->bind(vtable, &n->abi);
+    tpv_status_t status = start(n);
+    if (status != TPV_OK)
+        free(n);
+    else
+        *net = n;
     return status;
 }
 

@@ -23,11 +23,15 @@ typedef struct tpv_net {
  */
 tpv_status_t tpv_net_open(const char *name, tpv_net_t **net);
 
+/* The same for a vtable, of ABI `version`, that was found in `library` (from dlopen) by other means than its symbol.
+ * *net owns `library` unless this fails. TPV_ERR_UNSUPPORTED for a version that we do not know. */
+tpv_status_t tpv_net_open_table(void *library, const void *vtable, int version, tpv_net_t **net);
+
 /* All comms must be closed. NULL is allowed. */
 void tpv_net_close(tpv_net_t *net);
 
-/* TPV_OK for ncclSuccess; otherwise a message "<plugin>: <what>: <NCCL's name of the code>" with TPV_ERR_PEER for
- * ncclRemoteError and TPV_ERR_NET for the rest. */
+/* TPV_OK for ncclSuccess; otherwise a message "<plugin>: <what>: <NCCL's name of the code>", with what the plugin has
+ * warned of on this thread, and TPV_ERR_PEER for ncclRemoteError, TPV_ERR_NET for the rest. */
 tpv_status_t tpv_net_check(const tpv_net_t *net, ncclResult_t result, const char *what);
 
 #endif

@@ -1,7 +1,6 @@
 #include "service/catalog.h"
 
 #include <ctype.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,49 +31,115 @@ static tpv_status_t parse_label(const char *definition, tpv_entry_t *entry, cons
     return TPV_OK;
 }
 
-tpv_status_t tpv_catalog_add(tpv_catalog_t *catalog, const char *definition, unsigned threads, tpv_progress_t progress,
-                             void *user) {
-    tpv_entry_t entry = {0};
+tpv_status_t tpv_entry_open(const char *definition, unsigned threads, tpv_progress_t progress, void *user,
+                            tpv_entry_t **entry) {
+    tpv_entry_t *e = calloc(1, sizeof *e);
     const char *path = NULL;
-    TPV_TRY(parse_label(definition, &entry, &path));
-    if (tpv_catalog_find(catalog, entry.label))
-        return tpv_error_set(TPV_ERR_ARGUMENT, "artifact %s is given twice", entry.label);
-    tpv_status_t status = tpv_artifact_open(path, &entry.artifact);
-    if (status == TPV_OK) status = tpv_artifact_digest(entry.artifact, threads, progress, user);
-    tpv_entry_t *grown = NULL;
+    if (!e) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for one more artifact");
+    atomic_init(&e->references, 1);
+    tpv_status_t status = parse_label(definition, e, &path);
     if (status == TPV_OK) {
-        grown = realloc(catalog->entries, (catalog->count + 1) * sizeof *grown);
-        if (!grown) status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for one more artifact");
+        status = tpv_artifact_open(path, &e->artifact);
+        if (status == TPV_OK) status = tpv_artifact_digest(e->artifact, threads, progress, user);
+        if (status != TPV_OK) tpv_error_prefix(status, "artifact %s", e->label);
     }
-    if (status != TPV_OK) {
-        tpv_artifact_close(entry.artifact);
-        return tpv_error_prefix(status, "artifact %s", entry.label);
-    }
-    catalog->entries = grown;
-    catalog->entries[catalog->count++] = entry;
-    return TPV_OK;
+    if (status == TPV_OK)
+        *entry = e;
+    else
+        tpv_entry_release(e);
+    return status;
+}
+
+tpv_entry_t *tpv_entry_hold(tpv_entry_t *entry) {
+    atomic_fetch_add_explicit(&entry->references, 1, memory_order_relaxed);
+    return entry;
+}
+
+void tpv_entry_release(tpv_entry_t *entry) {
+    if (!entry || atomic_fetch_sub_explicit(&entry->references, 1, memory_order_acq_rel) != 1) return;
+    tpv_artifact_close(entry->artifact);
+    free(entry);
+}
+
+bool tpv_entry_is_older(const tpv_entry_t *entry, const tpv_entry_t *other) {
+    return strcmp(entry->name, other->name) == 0 && strverscmp(entry->version, other->version) < 0;
+}
+
+void tpv_catalog_init(tpv_catalog_t *catalog) {
+    *catalog = (tpv_catalog_t){0};
+    pthread_mutex_init(&catalog->mutex, NULL);
 }
 
 void tpv_catalog_clear(tpv_catalog_t *catalog) {
     for (size_t i = 0; i < catalog->count; i++)
-        tpv_artifact_close(catalog->entries[i].artifact);
+        tpv_entry_release(catalog->entries[i]);
     free(catalog->entries);
-    *catalog = (tpv_catalog_t){0};
+    pthread_mutex_destroy(&catalog->mutex);
 }
 
-const tpv_entry_t *tpv_catalog_find(const tpv_catalog_t *catalog, const char *name) {
-    const tpv_entry_t *newest = NULL;
-    for (size_t i = 0; i < catalog->count; i++) {
-        const tpv_entry_t *entry = &catalog->entries[i];
-        if (strcmp(entry->label, name) == 0) return entry;
-        if (strcmp(entry->name, name) == 0 && (!newest || strverscmp(entry->version, newest->version) > 0))
-            newest = entry;
-    }
-    return newest;
-}
-
-const tpv_entry_t *tpv_catalog_find_id(const tpv_catalog_t *catalog, const char *artifact_id) {
+tpv_status_t tpv_catalog_offer(tpv_catalog_t *catalog, tpv_entry_t *entry) {
+    tpv_status_t status = TPV_OK;
+    pthread_mutex_lock(&catalog->mutex);
     for (size_t i = 0; i < catalog->count; i++)
-        if (strcmp(tpv_artifact_id(catalog->entries[i].artifact), artifact_id) == 0) return &catalog->entries[i];
-    return NULL;
+        if (strcmp(catalog->entries[i]->label, entry->label) == 0)
+            status = tpv_error_set(TPV_ERR_ARGUMENT, "artifact %s is offered already", entry->label);
+    tpv_entry_t **grown =
+        status == TPV_OK ? realloc(catalog->entries, (catalog->count + 1) * sizeof(tpv_entry_t *)) : NULL;
+    if (grown) {
+        catalog->entries = grown;
+        catalog->entries[catalog->count++] = tpv_entry_hold(entry);
+    } else if (status == TPV_OK) {
+        status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for one more artifact");
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    return status;
+}
+
+tpv_entry_t *tpv_catalog_withdraw(tpv_catalog_t *catalog, const char *label) {
+    tpv_entry_t *entry = NULL;
+    pthread_mutex_lock(&catalog->mutex);
+    for (size_t i = 0; i < catalog->count && !entry; i++) {
+        if (strcmp(catalog->entries[i]->label, label) != 0) continue;
+        entry = catalog->entries[i];
+        catalog->entries[i] = catalog->entries[--catalog->count];
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    return entry;
+}
+
+static tpv_entry_t *hold_and_unlock(tpv_catalog_t *catalog, tpv_entry_t *entry) {
+    if (entry) tpv_entry_hold(entry);
+    pthread_mutex_unlock(&catalog->mutex);
+    return entry;
+}
+
+tpv_entry_t *tpv_catalog_find(tpv_catalog_t *catalog, const char *name) {
+    tpv_entry_t *found = NULL;
+    pthread_mutex_lock(&catalog->mutex);
+    for (size_t i = 0; i < catalog->count; i++) {
+        tpv_entry_t *entry = catalog->entries[i];
+        if (strcmp(entry->label, name) == 0) return hold_and_unlock(catalog, entry);
+        if (strcmp(entry->name, name) == 0 && (!found || tpv_entry_is_older(found, entry))) found = entry;
+    }
+    return hold_and_unlock(catalog, found);
+}
+
+tpv_entry_t *tpv_catalog_find_id(tpv_catalog_t *catalog, const char *artifact_id) {
+    tpv_entry_t *found = NULL;
+    pthread_mutex_lock(&catalog->mutex);
+    for (size_t i = 0; i < catalog->count && !found; i++)
+        if (strcmp(tpv_artifact_id(catalog->entries[i]->artifact), artifact_id) == 0) found = catalog->entries[i];
+    return hold_and_unlock(catalog, found);
+}
+
+size_t tpv_catalog_count(tpv_catalog_t *catalog) {
+    pthread_mutex_lock(&catalog->mutex);
+    size_t count = catalog->count;
+    pthread_mutex_unlock(&catalog->mutex);
+    return count;
+}
+
+tpv_entry_t *tpv_catalog_at(tpv_catalog_t *catalog, size_t index) {
+    pthread_mutex_lock(&catalog->mutex);
+    return hold_and_unlock(catalog, index < catalog->count ? catalog->entries[index] : NULL);
 }

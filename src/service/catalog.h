@@ -1,7 +1,11 @@
-/* The artifacts that a service offers. Filled before the service starts, read-only from then on. */
+/* The artifacts that a service offers. An entry lives as long as somebody holds it: the catalog while it is offered,
+ * fetches and exports while they read it. All calls may come from any thread. */
 #ifndef SERVICE_CATALOG_H
 #define SERVICE_CATALOG_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "tpview/artifact.h"
@@ -13,24 +17,41 @@ typedef struct tpv_entry {
     char version[TPV_LABEL_MAX + 1];
     char label[TPV_LABEL_MAX + 1]; /* NAME@VERSION */
     tpv_artifact_t *artifact;
+    atomic_uint references; /* relaxed up, acq_rel down */
 } tpv_entry_t;
 
 typedef struct tpv_catalog {
-    tpv_entry_t *entries;
-    size_t count;
+    pthread_mutex_t mutex;
+    tpv_entry_t **entries; /* under mutex */
+    size_t count;          /* under mutex */
 } tpv_catalog_t;
 
-/*
- * Open "NAME@VERSION=DIR", compute its artifact_id and add it. NAME and VERSION are letters, digits, '.', '_' and '-'.
- * TPV_ERR_ARGUMENT for another form or a label that is taken; what tpv_artifact_open and tpv_artifact_digest return.
- */
-tpv_status_t tpv_catalog_add(tpv_catalog_t *catalog, const char *definition, unsigned threads, tpv_progress_t progress,
-                             void *user);
-/* Close all artifacts. */
+void tpv_catalog_init(tpv_catalog_t *catalog);
 void tpv_catalog_clear(tpv_catalog_t *catalog);
 
-/* "NAME" (its newest version: versions compare as strverscmp does) or "NAME@VERSION"; NULL when there is none. */
-const tpv_entry_t *tpv_catalog_find(const tpv_catalog_t *catalog, const char *name);
-const tpv_entry_t *tpv_catalog_find_id(const tpv_catalog_t *catalog, const char *artifact_id);
+/*
+ * Open "NAME@VERSION=DIR" and compute its artifact_id, without offering it yet. NAME and VERSION are letters, digits,
+ * '.', '_' and '-'. TPV_ERR_ARGUMENT for another form; what tpv_artifact_open and tpv_artifact_digest return. The
+ * caller holds *entry.
+ */
+tpv_status_t tpv_entry_open(const char *definition, unsigned threads, tpv_progress_t progress, void *user,
+                            tpv_entry_t **entry);
+tpv_entry_t *tpv_entry_hold(tpv_entry_t *entry);
+/* NULL is allowed. */
+void tpv_entry_release(tpv_entry_t *entry);
+/* Whether `entry` is of the same model as `other` and of an earlier version, as strverscmp compares. */
+bool tpv_entry_is_older(const tpv_entry_t *entry, const tpv_entry_t *other);
+
+/* Offer the entry; the catalog holds it as well. TPV_ERR_ARGUMENT when its label is taken; TPV_ERR_NO_MEMORY. */
+tpv_status_t tpv_catalog_offer(tpv_catalog_t *catalog, tpv_entry_t *entry);
+/* Stop offering "NAME@VERSION"; the caller takes over the catalog's hold. NULL when there is none. */
+tpv_entry_t *tpv_catalog_withdraw(tpv_catalog_t *catalog, const char *label);
+
+/* "NAME" (its newest version) or "NAME@VERSION", held for the caller; NULL when there is none. */
+tpv_entry_t *tpv_catalog_find(tpv_catalog_t *catalog, const char *name);
+tpv_entry_t *tpv_catalog_find_id(tpv_catalog_t *catalog, const char *artifact_id);
+size_t tpv_catalog_count(tpv_catalog_t *catalog);
+/* The one at `index`, held for the caller; NULL beyond the last. */
+tpv_entry_t *tpv_catalog_at(tpv_catalog_t *catalog, size_t index);
 
 #endif

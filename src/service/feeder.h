@@ -1,9 +1,9 @@
 /*
  * The chunks of one fetch: where they come from and who prepares them.
  *
- * A chunk that is one run in the artifact's mapping is sent from there; any other is gathered into a staging place.
- * Either way the pool computes its digest, several chunks ahead of the wire. The mover asks and releases; the pool's
- * threads prepare.
+ * A chunk that is one run in the artifact's mapping is sent from there. Any other is gathered: into the stored export
+ * when that is cached (all fetches of it share the result), else into a staging place of this fetch. The pool gathers
+ * and computes digests, several chunks ahead of the wire. The mover asks and releases; the pool's threads prepare.
  */
 #ifndef SERVICE_FEEDER_H
 #define SERVICE_FEEDER_H
@@ -12,18 +12,17 @@
 
 #include "base/pool.h"
 #include "channel/stream.h"
-#include "tpview/view.h"
+#include "service/store.h"
 
 typedef struct tpv_feeder tpv_feeder_t;
 
-typedef struct tpv_feeder_counts {
-    uint64_t gathered_bytes, direct_bytes;
-    double gather_seconds; /* thread time, digests included */
-} tpv_feeder_counts_t;
+/* Staging that a fetch of `stored` with this stream will take: 0 when the export is cached for its chunk size or
+ * nothing has to be gathered. */
+uint64_t tpv_feeder_staging(const tpv_stored_t *stored, const tpv_stream_t *stream);
 
-/* `view` and `artifact` stay valid until close. TPV_ERR_NO_MEMORY, TPV_ERR_SYSTEM. */
-tpv_status_t tpv_feeder_open(tpv_pool_t *pool, const tpv_view_t *view, const tpv_artifact_t *artifact,
-                             const tpv_stream_t *stream, tpv_feeder_t **feeder);
+/* `stored` is in use by the caller until close; `staging` is what tpv_feeder_staging said. TPV_ERR_NO_MEMORY. */
+tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_metrics_t *metrics, tpv_stored_t *stored, const tpv_stream_t *stream,
+                             uint64_t staging, tpv_feeder_t **feeder);
 /* True when no pool thread works for it any more; nothing may be asked for after the first call. */
 bool tpv_feeder_idle(const tpv_feeder_t *feeder);
 /* Only when idle. NULL is allowed. */

@@ -12,8 +12,6 @@
 #include <stdbool.h>
 
 #include "base/error.h"
-#include "lifecycle/lease.h"
-#include "service/catalog.h"
 #include "service/feeder.h"
 #include "service/request.h"
 
@@ -29,18 +27,21 @@ typedef enum tpv_fetch_state {
 struct tpv_fetch_job {
     /* Set before the mover sees it, read-only after. */
     tpv_request_t request;
-    const tpv_entry_t *entry;
-    tpv_view_t *view;
+    tpv_entry_t *entry;
+    tpv_store_t *store;
+    tpv_stored_t *stored; /* in use until the mover has stopped */
     tpv_stream_t stream;
     int64_t deadline;                     /* base/clock.h */
     int descriptor;                       /* the control connection's, watched while it is suspended */
     void (*answer)(tpv_fetch_job_t *job); /* called once by the mover when `outcome` is set */
     void *connection;
+    char view_id[TPV_ID_CHARS];
     tpv_lease_t lease;
     bool reused; /* the export was there already */
 
     /* The mover's alone. */
     tpv_fetch_state_t state;
+    uint64_t staging; /* reserved of the budget */
     tpv_feeder_t *feeder;
     tpv_sender_t *sender;
     int64_t begin, next_look, next_renewal;

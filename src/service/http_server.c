@@ -29,7 +29,7 @@
 typedef struct {
     struct MHD_Daemon *daemon;
     tpv_http_server_t *server;
-    bool wants_token;
+    bool is_tcp, wants_token;
 } listener_t;
 
 struct tpv_http_server {
@@ -123,6 +123,10 @@ const char *tpv_exchange_path(const tpv_exchange_t *exchange) {
 const char *tpv_exchange_body(const tpv_exchange_t *exchange, size_t *length) {
     *length = exchange->length;
     return exchange->body ? exchange->body : "";
+}
+
+bool tpv_exchange_trusted(const tpv_exchange_t *exchange) {
+    return !exchange->listener->is_tcp || exchange->listener->wants_token;
 }
 
 int tpv_exchange_descriptor(const tpv_exchange_t *exchange) {
@@ -369,9 +373,10 @@ static void note_address(tpv_http_server_t *server, int descriptor) {
     snprintf(server->addresses + length, sizeof server->addresses - length, "%s%s", length ? " " : "", text);
 }
 
-static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool wants_token) {
+static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool is_tcp, bool wants_token) {
     listener_t *listener = &server->listeners[server->listener_count];
     listener->server = server;
+    listener->is_tcp = is_tcp;
     listener->wants_token = wants_token;
     listener->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, on_request, listener,
@@ -396,11 +401,11 @@ tpv_status_t tpv_http_server_open(const tpv_http_options_t *options, tpv_http_se
     int descriptor = -1;
     if (options->unix_path) {
         status = listen_unix(s, options->unix_path, &descriptor);
-        if (status == TPV_OK) status = add_listener(s, descriptor, false);
+        if (status == TPV_OK) status = add_listener(s, descriptor, false, false);
     }
     if (status == TPV_OK && options->listen) {
         status = listen_tcp(options, &descriptor);
-        if (status == TPV_OK) status = add_listener(s, descriptor, options->token != NULL);
+        if (status == TPV_OK) status = add_listener(s, descriptor, true, options->token != NULL);
     }
     if (status != TPV_OK) {
         tpv_http_server_close(s);

@@ -46,6 +46,8 @@ void tpv_http_server_close(tpv_http_server_t *server);
 const char *tpv_exchange_method(const tpv_exchange_t *exchange);
 const char *tpv_exchange_path(const tpv_exchange_t *exchange);
 const char *tpv_exchange_body(const tpv_exchange_t *exchange, size_t *length);
+/* By the Unix socket, or with the token. */
+bool tpv_exchange_trusted(const tpv_exchange_t *exchange);
 int tpv_exchange_descriptor(const tpv_exchange_t *exchange);
 /* What the handler keeps for the exchange (user), and for its connection (attached). */
 void tpv_exchange_set_user(tpv_exchange_t *exchange, void *user);

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "artifact/artifact.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "channel/idle.h"
@@ -16,6 +17,7 @@
 #define LOOK_PERIOD_NS (50 * TPV_NS_PER_MS)
 #define RENEWAL_PERIOD_NS (100 * TPV_NS_PER_MS)
 #define QUIET_PERIOD_NS (100 * TPV_NS_PER_MS)
+#define SWEEP_PERIOD_NS (200 * TPV_NS_PER_MS)
 
 struct tpv_mover {
     tpv_mover_options_t options;
@@ -33,7 +35,7 @@ struct tpv_mover {
 
 void tpv_fetch_job_release(tpv_fetch_job_t *job) {
     if (atomic_fetch_sub_explicit(&job->references, 1, memory_order_acq_rel) != 1) return;
-    tpv_view_free(job->view);
+    tpv_entry_release(job->entry);
     tpv_request_clear(&job->request);
     free(job);
 }
@@ -58,16 +60,15 @@ static void answer(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status
     job->answer(job);
 }
 
-static void stop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+static void stop(tpv_fetch_job_t *job) {
     tpv_sender_close(job->sender);
     job->sender = NULL;
-    tpv_lease_end(mover->options.table, job->lease);
     job->state = TPV_FETCH_STOPPING;
 }
 
 static void fail(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status) {
     answer(mover, job, status);
-    stop(mover, job);
+    stop(job);
 }
 
 /* HTTP does not watch a suspended connection, so the mover does. */
@@ -94,9 +95,17 @@ static tpv_status_t look_around(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     return TPV_OK;
 }
 
+/* Staging of the budget, or nothing: the fetch then waits its turn, within its deadline. */
 static tpv_status_t start(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    uint64_t staging = tpv_feeder_staging(job->stored, &job->stream);
+    bool got = true;
+    TPV_TRY(look_around(mover, job));
+    if (staging > 0) TPV_TRY(tpv_store_reserve(job->store, staging, &got));
+    if (!got) return TPV_OK;
+    job->staging = staging;
     TPV_TRY(tpv_lease_attach(mover->options.table, job->lease));
-    TPV_TRY(tpv_feeder_open(mover->options.pool, job->view, job->entry->artifact, &job->stream, &job->feeder));
+    TPV_TRY(
+        tpv_feeder_open(mover->options.pool, mover->options.metrics, job->stored, &job->stream, staging, &job->feeder));
     size_t count = 0;
     const tpv_region_t *regions = tpv_feeder_regions(job->feeder, &count);
     tpv_chunks_t chunks = tpv_feeder_chunks(job->feeder);
@@ -123,6 +132,8 @@ static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *mo
     if (!done) return TPV_OK;
     job->next_renewal = 0;
     TPV_TRY(renew(mover, job));
+    /* What was sent is only right if nobody wrote to the files meanwhile. */
+    TPV_TRY(tpv_artifact_check(job->entry->artifact));
     job->state = TPV_FETCH_SENT;
     answer(mover, job, TPV_OK);
     return TPV_OK;
@@ -133,9 +144,9 @@ static bool advance(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
     tpv_status_t status = TPV_OK;
     switch (job->state) {
     case TPV_FETCH_QUEUED:
-        *moved = true;
         status = start(mover, job);
         if (status != TPV_OK) fail(mover, job, status);
+        *moved = *moved || job->state != TPV_FETCH_QUEUED;
         return true;
     case TPV_FETCH_SENDING: {
         bool sent = false;
@@ -147,12 +158,15 @@ static bool advance(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
     case TPV_FETCH_SENT:
         if (atomic_load_explicit(&job->ended, memory_order_acquire) || tpv_clock_ns() >= job->expires ||
             atomic_load_explicit(&mover->closing, memory_order_relaxed))
-            stop(mover, job);
+            stop(job);
         return true;
     case TPV_FETCH_STOPPING:
         if (job->feeder && !tpv_feeder_idle(job->feeder)) return true;
         tpv_feeder_close(job->feeder);
         job->feeder = NULL;
+        if (job->staging > 0) tpv_store_unreserve(job->store, job->staging);
+        tpv_lease_end(mover->options.table, job->lease);
+        tpv_store_release(job->store, job->stored);
         return false;
     }
     return false;
@@ -198,14 +212,24 @@ static bool finished(tpv_mover_t *mover) {
     return mover->stopped;
 }
 
+/* True while exports are left that may expire. */
+static bool sweep(tpv_mover_t *mover, int64_t *next) {
+    int64_t now = tpv_clock_ns();
+    if (now < *next) return true;
+    *next = now + SWEEP_PERIOD_NS;
+    return tpv_store_sweep(mover->options.store);
+}
+
 static void *work(void *argument) {
     tpv_mover_t *mover = argument;
     tpv_idle_t idle = {0};
+    int64_t next_sweep = 0;
     prctl(PR_SET_NAME, "tpview mover");
     prctl(PR_SET_TIMERSLACK, 1000UL); /* short sleeps should be as short as asked */
     while (!finished(mover)) {
         bool moved = false, sending = false;
         take_incoming(mover);
+        if (mover->jobs) sweep(mover, &next_sweep);
         for (tpv_fetch_job_t **link = &mover->jobs; *link;) {
             tpv_fetch_job_t *job = *link;
             if (advance(mover, job, &moved)) {
@@ -219,7 +243,8 @@ static void *work(void *argument) {
         if (sending || atomic_load_explicit(&mover->closing, memory_order_relaxed)) {
             if (tpv_idle_wait(&idle, moved, mover->wake, TPV_DEADLINE_NEVER)) clear_wake(mover);
         } else {
-            sleep_until_woken(mover, mover->jobs ? QUIET_PERIOD_NS : -1);
+            bool exports_left = sweep(mover, &next_sweep);
+            sleep_until_woken(mover, mover->jobs || exports_left ? QUIET_PERIOD_NS : -1);
             clear_wake(mover);
         }
     }
@@ -271,7 +296,10 @@ void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job) {
         tpv_mover_wake(mover);
         return;
     }
+    /* Nothing was started, and this thread is the only one that knows the job: one step ends it. */
+    bool moved = false;
     fail(mover, job, tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down"));
+    advance(mover, job, &moved);
     tpv_fetch_job_release(job);
 }
 

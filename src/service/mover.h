@@ -7,7 +7,6 @@
 
 #include "channel/net.h"
 #include "service/fetch.h"
-#include "service/metrics.h"
 
 typedef struct tpv_mover tpv_mover_t;
 
@@ -15,6 +14,7 @@ typedef struct tpv_mover_options {
     const tpv_net_t *net;
     tpv_pool_t *pool;
     tpv_table_t *table;
+    tpv_store_t *store;
     tpv_metrics_t *metrics;
     int64_t lease_ttl_ns; /* without movement, for a fetch that has no deadline */
 } tpv_mover_options_t;

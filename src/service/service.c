@@ -2,48 +2,93 @@
 
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "lifecycle/sweep.h"
 #include "service/api.h"
+#include "service/publisher.h"
 
 #define REFUSAL_S 2.0
 
-tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_catalog_t *catalog, tpv_service_t **service) {
+/* Half of what is free now: the page cache of the artifacts wants the rest. */
+static uint64_t default_budget(void) {
+    long pages = sysconf(_SC_AVPHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+    return pages > 0 && bytes > 0 ? (uint64_t)pages * (uint64_t)bytes / 2 : (uint64_t)1 << 30;
+}
+
+static int64_t nanoseconds(double seconds) {
+    return (int64_t)(seconds * (double)TPV_NS_PER_SECOND);
+}
+
+static tpv_status_t open_store(tpv_service_t *service) {
+    const tpv_service_options_t *options = &service->options;
+    TPV_TRY(tpv_table_open(NULL, TPV_OPEN_CREATE, &service->table));
+    tpv_table_sweep(service->table, NULL); /* what a service that died here has left */
+    service->budget = options->budget ? options->budget : default_budget();
+    tpv_store_options_t store = {.table = service->table,
+                                 .metrics = &service->metrics,
+                                 .budget = service->budget,
+                                 .ttl_ns = nanoseconds(options->export_ttl_s)};
+    return tpv_store_open(&store, &service->store);
+}
+
+static tpv_status_t open_mover(tpv_service_t *service) {
+    tpv_mover_options_t mover = {.net = service->net,
+                                 .pool = service->pool,
+                                 .table = service->table,
+                                 .store = service->store,
+                                 .metrics = &service->metrics,
+                                 .lease_ttl_ns = nanoseconds(service->options.lease_ttl_s)};
+    return tpv_mover_open(&mover, &service->mover);
+}
+
+static tpv_status_t open_http(tpv_service_t *service) {
+    const tpv_service_options_t *options = &service->options;
+    tpv_http_options_t http = {.unix_path = options->unix_path,
+                               .listen = options->listen,
+                               .token = options->token,
+                               .insecure = options->insecure,
+                               .handler = tpv_api_handler(service)};
+    return tpv_http_server_open(&http, &service->http);
+}
+
+tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t *const *entries, size_t count,
+                              tpv_service_t **service) {
     tpv_service_t *s = calloc(1, sizeof *s);
-    if (!s) {
-        tpv_catalog_clear(catalog);
-        return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the service");
-    }
+    if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the service");
     s->options = *options;
-    s->catalog = *catalog;
-    *catalog = (tpv_catalog_t){0};
-    tpv_status_t status = tpv_net_open(options->net, &s->net);
+    tpv_catalog_init(&s->catalog);
+    pthread_mutex_init(&s->publisher.mutex, NULL);
+    tpv_status_t status = TPV_OK;
+    for (size_t i = 0; i < count && status == TPV_OK; i++)
+        status = tpv_catalog_offer(&s->catalog, entries[i]);
+    if (status == TPV_OK) status = tpv_net_open(options->net, &s->net);
     if (status == TPV_OK) status = tpv_pool_open(options->threads, &s->pool);
-    if (status == TPV_OK) status = tpv_table_open(NULL, TPV_OPEN_CREATE, &s->table);
-    if (status == TPV_OK) {
-        tpv_table_sweep(s->table, NULL); /* what a service that died here has left */
-        tpv_exports_init(&s->exports, s->table);
-        tpv_mover_options_t mover = {.net = s->net,
-                                     .pool = s->pool,
-                                     .table = s->table,
-                                     .metrics = &s->metrics,
-                                     .lease_ttl_ns = (int64_t)(options->lease_ttl_s * (double)TPV_NS_PER_SECOND)};
-        status = tpv_mover_open(&mover, &s->mover);
-    }
-    if (status == TPV_OK) {
-        tpv_http_options_t http = {.unix_path = options->unix_path,
-                                   .listen = options->listen,
-                                   .token = options->token,
-                                   .insecure = options->insecure,
-                                   .handler = tpv_api_handler(s)};
-        status = tpv_http_server_open(&http, &s->http);
-    }
+    if (status == TPV_OK) status = open_store(s);
+    if (status == TPV_OK) status = open_mover(s);
+    if (status == TPV_OK) status = open_http(s);
     if (status != TPV_OK) {
         tpv_service_close(s, 0);
         return status;
     }
     *service = s;
+    return TPV_OK;
+}
+
+tpv_status_t tpv_service_publish(tpv_service_t *service, tpv_entry_t *entry) {
+    TPV_TRY(tpv_catalog_offer(&service->catalog, entry));
+    tpv_store_supersede(service->store, entry);
+    tpv_mover_wake(service->mover);
+    return TPV_OK;
+}
+
+tpv_status_t tpv_service_retire(tpv_service_t *service, const char *label) {
+    tpv_entry_t *entry = tpv_catalog_withdraw(&service->catalog, label);
+    if (!entry) return tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact \"%s\" is served here", label);
+    tpv_store_withdraw(service->store, entry);
+    tpv_entry_release(entry);
+    tpv_mover_wake(service->mover);
     return TPV_OK;
 }
 
@@ -58,6 +103,7 @@ void tpv_service_close(tpv_service_t *service, double drain_s) {
     atomic_store_explicit(&service->closing, true, memory_order_relaxed);
     if (service->http) {
         tpv_http_server_quiesce(service->http);
+        tpv_publisher_stop(service);
         if (!tpv_mover_wait_idle(service->mover, tpv_deadline_in(drain_s))) {
             tpv_mover_refuse_all(service->mover);
             tpv_mover_wait_idle(service->mover, tpv_deadline_in(REFUSAL_S));
@@ -67,10 +113,11 @@ void tpv_service_close(tpv_service_t *service, double drain_s) {
     tpv_mover_stop(service->mover);
     tpv_http_server_close(service->http); /* connections that close here still wake the mover */
     tpv_mover_close(service->mover);
-    tpv_exports_clear(&service->exports);
+    tpv_store_close(service->store);
     tpv_table_close(service->table);
     tpv_pool_close(service->pool);
     tpv_net_close(service->net);
     tpv_catalog_clear(&service->catalog);
+    pthread_mutex_destroy(&service->publisher.mutex);
     free(service);
 }

@@ -2,7 +2,6 @@
 #ifndef SERVICE_SERVICE_H
 #define SERVICE_SERVICE_H
 
-#include "service/exports.h"
 #include "service/http_server.h"
 #include "service/mover.h"
 
@@ -12,7 +11,9 @@ typedef struct tpv_service_options {
     const char *net; /* plugin; NULL: NCCL_NET_PLUGIN, else tpview */
     unsigned threads;
     unsigned max_fetches;
-    double lease_ttl_s; /* of a fetch without a deadline */
+    double lease_ttl_s;  /* of a fetch without a deadline */
+    uint64_t budget;     /* bytes of export cache and staging; 0: a fraction of free memory */
+    double export_ttl_s; /* from the last data movement */
 } tpv_service_options_t;
 
 typedef struct tpv_service {
@@ -21,16 +22,29 @@ typedef struct tpv_service {
     tpv_net_t *net;
     tpv_pool_t *pool;
     tpv_table_t *table;
-    tpv_exports_t exports;
+    tpv_store_t *store;
+    uint64_t budget;
     tpv_metrics_t metrics;
     tpv_mover_t *mover;
     tpv_http_server_t *http;
+    struct {
+        pthread_mutex_t mutex;
+        pthread_t thread; /* under mutex, if started */
+        bool started;     /* under mutex: to be joined */
+        bool busy;        /* under mutex: still at work */
+    } publisher;
     atomic_bool closing; /* relaxed: no new fetches once it is seen */
 } tpv_service_t;
 
-/* Load the plugin, open the lease table, offer `catalog` (the service's from here on, also after an error) and serve.
- * What `options` names outlives the service. Errors of each part. The caller owns *service. */
-tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_catalog_t *catalog, tpv_service_t **service);
+/* Load the plugin, open the lease table, offer `entries` and serve. What `options` names outlives the service. Errors
+ * of each part. The caller owns *service. */
+tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t *const *entries, size_t count,
+                              tpv_service_t **service);
+
+/* Offer one more artifact, or stop offering one. Any thread. TPV_ERR_ARGUMENT when the label is taken,
+ * TPV_ERR_NOT_FOUND. */
+tpv_status_t tpv_service_publish(tpv_service_t *service, tpv_entry_t *entry);
+tpv_status_t tpv_service_retire(tpv_service_t *service, const char *label);
 
 /* Refuse new fetches, let those in flight finish for `drain_s` seconds, refuse the rest, close everything. NULL is
  * allowed. */

@@ -33,6 +33,8 @@ static const char help[] =
     "  --threads N          threads that gather and digest (default: TPVIEW_THREADS)\n"
     "  --max-fetches N      fetches at the same time (default 256)\n"
     "  --lease-ttl SECONDS  end a fetch that has no deadline when no byte moved for so long (default 60)\n"
+    "  --budget BYTES       memory for cached exports and staging (default: TPVIEW_BUDGET, else half of what is free)\n"
+    "  --export-ttl SECONDS keep an export so long after its last movement (default: TPVIEW_EXPORT_TTL)\n"
     "  --drain SECONDS      at the end, how long fetches in flight may finish (default 10)\n"
     "  --help, --help-env, --version\n"
     "\n"
@@ -49,6 +51,8 @@ enum {
     OPT_THREADS,
     OPT_MAX_FETCHES,
     OPT_LEASE_TTL,
+    OPT_BUDGET,
+    OPT_EXPORT_TTL,
     OPT_DRAIN,
     OPT_HELP,
     OPT_HELP_ENV,
@@ -63,6 +67,8 @@ static const struct option long_options[] = {{"unix", required_argument, NULL, O
                                              {"threads", required_argument, NULL, OPT_THREADS},
                                              {"max-fetches", required_argument, NULL, OPT_MAX_FETCHES},
                                              {"lease-ttl", required_argument, NULL, OPT_LEASE_TTL},
+                                             {"budget", required_argument, NULL, OPT_BUDGET},
+                                             {"export-ttl", required_argument, NULL, OPT_EXPORT_TTL},
                                              {"drain", required_argument, NULL, OPT_DRAIN},
                                              {"help", no_argument, NULL, OPT_HELP},
                                              {"help-env", no_argument, NULL, OPT_HELP_ENV},
@@ -108,6 +114,13 @@ static int take_option(daemon_t *d, int option) {
     case OPT_LEASE_TTL:
         status = tpv_cli_seconds("--lease-ttl", optarg, &d->service.lease_ttl_s);
         break;
+    case OPT_BUDGET:
+        status = tpv_parse_int("--budget", optarg, 1, INT64_MAX, &number);
+        d->service.budget = (uint64_t)number;
+        break;
+    case OPT_EXPORT_TTL:
+        status = tpv_cli_seconds("--export-ttl", optarg, &d->service.export_ttl_s);
+        break;
     case OPT_DRAIN:
         status = tpv_cli_seconds("--drain", optarg, &d->drain_s);
         break;
@@ -143,14 +156,25 @@ static bool draw_unless_signalled(void *user, uint64_t done, uint64_t total) {
     return tpv_progress_draw(user, done, total);
 }
 
-static tpv_status_t open_artifacts(tpv_catalog_t *catalog, char **definitions, int count, unsigned threads) {
+static tpv_status_t open_entries(char **definitions, int count, unsigned threads, tpv_entry_t **entries) {
     for (int i = 0; i < count; i++) {
         tpv_progress_bar_t bar = tpv_progress_bar("digest");
-        tpv_status_t status = tpv_catalog_add(catalog, definitions[i], threads, draw_unless_signalled, &bar);
+        tpv_status_t status = tpv_entry_open(definitions[i], threads, draw_unless_signalled, &bar, &entries[i]);
         tpv_progress_end(&bar);
         if (status != TPV_OK) return status;
     }
     return TPV_OK;
+}
+
+static tpv_status_t open_service(const daemon_t *d, char **definitions, int count, tpv_service_t **service) {
+    tpv_entry_t **entries = calloc((size_t)count, sizeof *entries);
+    if (!entries) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %d artifacts", count);
+    tpv_status_t status = open_entries(definitions, count, d->service.threads, entries);
+    if (status == TPV_OK) status = tpv_service_open(&d->service, entries, (size_t)count, service);
+    for (int i = 0; i < count; i++)
+        tpv_entry_release(entries[i]);
+    free(entries);
+    return status;
 }
 
 static int serve(daemon_t *d, char **definitions, int count) {
@@ -162,13 +186,8 @@ static int serve(daemon_t *d, char **definitions, int count) {
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
 
-    tpv_catalog_t catalog = {0};
     tpv_service_t *service = NULL;
-    tpv_status_t status = open_artifacts(&catalog, definitions, count, d->service.threads);
-    if (status == TPV_OK)
-        status = tpv_service_open(&d->service, &catalog, &service);
-    else
-        tpv_catalog_clear(&catalog);
+    tpv_status_t status = open_service(d, definitions, count, &service);
     if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
     printf("tpviewd: ready %s (net plugin %s, %d artifact%s)\n", tpv_http_server_addresses(service->http),
            service->net->abi.name, count, count == 1 ? "" : "s");
@@ -194,6 +213,8 @@ int main(int argc, char **argv) {
     if (code < 0 && optind == argc) code = tpv_cli_usage(TOOL, "expected NAME@VERSION=DIR");
     if (code < 0) {
         if (!d.service.threads) d.service.threads = (unsigned)tpv_param_int(TPV_PARAM_THREADS);
+        if (!d.service.budget) d.service.budget = (uint64_t)tpv_param_int(TPV_PARAM_BUDGET);
+        if (!(d.service.export_ttl_s > 0)) d.service.export_ttl_s = (double)tpv_param_int(TPV_PARAM_EXPORT_TTL);
         choose_unix_path(&d);
         code = serve(&d, argv + optind, argc - optind);
     }

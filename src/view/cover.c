@@ -35,7 +35,7 @@ static tpv_status_t twice(const tpv_artifact_t *artifact, const tpv_spec_output_
 
 /* Pieces [begin, end) write within [low, high), and no other piece does. */
 static tpv_status_t check_group(const tpv_artifact_t *artifact, const tpv_spec_output_t *output, size_t begin,
-                                size_t end, uint64_t low, uint64_t high, uint64_t *budget) {
+                                size_t end, uint64_t low, uint64_t high, tpv_cover_budget_t *budget) {
     const tpv_piece_t *pieces = &output->pieces[begin];
     size_t count = end - begin;
     if (count == 1) {
@@ -44,7 +44,7 @@ static tpv_status_t check_group(const tpv_artifact_t *artifact, const tpv_spec_o
         if (place.levels == 0 || (place.levels == 1 && place.level[0].stride == 1)) return TPV_OK;
     }
     tpv_cover_fault_t fault = {0};
-    tpv_cover_verdict_t verdict = tpv_cover_sweep(pieces, count, low, high, &fault);
+    tpv_cover_verdict_t verdict = tpv_cover_sweep(pieces, count, low, high, budget, &fault);
     if (verdict == TPV_COVER_UNDECIDED) verdict = tpv_cover_bitmap(pieces, count, low, high, budget, &fault);
     fault.a += begin;
     fault.b += begin;
@@ -67,7 +67,8 @@ static tpv_status_t check_group(const tpv_artifact_t *artifact, const tpv_spec_o
                          (unsigned long long)(high - 1));
 }
 
-static tpv_status_t check_output(const tpv_artifact_t *artifact, const tpv_spec_output_t *output, uint64_t *budget) {
+static tpv_status_t check_output(const tpv_artifact_t *artifact, const tpv_spec_output_t *output,
+                                 tpv_cover_budget_t *budget) {
     uint64_t position = 0;
     size_t begin = 0;
     while (begin < output->piece_count) {
@@ -89,7 +90,7 @@ static tpv_status_t check_output(const tpv_artifact_t *artifact, const tpv_spec_
 }
 
 tpv_status_t tpv_cover_check(const tpv_artifact_t *artifact, const tpv_spec_t *spec) {
-    uint64_t budget = TPV_COVER_BITMAP_ELEMENTS;
+    tpv_cover_budget_t budget = {.steps = TPV_COVER_SWEEP_STEPS, .elements = TPV_COVER_BITMAP_ELEMENTS};
     for (size_t i = 0; i < spec->output_count; i++)
         TPV_TRY(check_output(artifact, &spec->outputs[i], &budget));
     return TPV_OK;

@@ -86,10 +86,10 @@ static tpv_cover_verdict_t first_fault(const bitmap_t *map, bool holes, tpv_cove
 }
 
 tpv_cover_verdict_t tpv_cover_bitmap(const tpv_piece_t *pieces, size_t count, uint64_t low, uint64_t high,
-                                     uint64_t *budget, tpv_cover_fault_t *fault) {
+                                     tpv_cover_budget_t *budget, tpv_cover_fault_t *fault) {
     bitmap_t map = {.low = low, .length = high - low};
-    if (map.length > *budget) return TPV_COVER_UNDECIDED;
-    *budget -= map.length;
+    if (map.length > budget->elements) return TPV_COVER_UNDECIDED;
+    budget->elements -= map.length;
 
     tpv_cover_verdict_t verdict = TPV_COVER_NO_MEMORY;
     size_t words = (size_t)(map.length / 64 + 1);

@@ -29,14 +29,19 @@ typedef struct tpv_cover_fault {
     size_t a, b;          /* indices of pieces */
 } tpv_cover_fault_t;
 
-/* Do the `count` pieces write each element of [low, high) exactly once? UNDECIDED when their strides do not divide one
- * another or the work would be too much. */
-tpv_cover_verdict_t tpv_cover_sweep(const tpv_piece_t *pieces, size_t count, uint64_t low, uint64_t high,
-                                    tpv_cover_fault_t *fault);
+/* Work that is left, counted down. */
+typedef struct tpv_cover_budget {
+    uint64_t steps;    /* of sweeps: boxes in segments */
+    uint64_t elements; /* of bitmaps */
+} tpv_cover_budget_t;
 
-/* The same, run by run. *budget counts down the elements that may still be marked; UNDECIDED when it does not suffice.
- */
+/* Do the `count` pieces write each element of [low, high) exactly once? UNDECIDED when their strides do not divide one
+ * another or the budget does not suffice. */
+tpv_cover_verdict_t tpv_cover_sweep(const tpv_piece_t *pieces, size_t count, uint64_t low, uint64_t high,
+                                    tpv_cover_budget_t *budget, tpv_cover_fault_t *fault);
+
+/* The same, run by run. UNDECIDED when the budget does not suffice. */
 tpv_cover_verdict_t tpv_cover_bitmap(const tpv_piece_t *pieces, size_t count, uint64_t low, uint64_t high,
-                                     uint64_t *budget, tpv_cover_fault_t *fault);
+                                     tpv_cover_budget_t *budget, tpv_cover_fault_t *fault);
 
 #endif

@@ -1,7 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "view/cover.h"
 #include "view/cover_group.h"
 
 /* Digits: more different strides than this in one group are left to the bitmap. */
@@ -23,7 +22,7 @@ typedef struct {
 
     uint32_t *lists[MAX_DIGITS];  /* the boxes that the sweep of a digit got */
     uint32_t *active[MAX_DIGITS]; /* those of them that cross the present segment */
-    uint64_t steps;
+    tpv_cover_budget_t *budget;
     tpv_cover_fault_t *fault;
 } sweep_t;
 
@@ -40,8 +39,6 @@ static bool choose_digits(sweep_t *sweep, const tpv_piece_t *pieces, size_t coun
         tpv_place_t place;
         tpv_place_of(&pieces[i], &place);
         for (uint32_t k = 0; k < place.levels; k++) {
-            /* Two levels of one stride write some element twice; the bitmap finds it. */
-            if (k > 0 && place.level[k].stride == place.level[k - 1].stride) return false;
             unsigned d = 0;
             while (d < sweep->digits && sweep->weight[d] != place.level[k].stride)
                 d++;
@@ -81,6 +78,7 @@ static tpv_cover_verdict_t add_box(sweep_t *sweep, const box_t *box) {
 static tpv_cover_verdict_t cut_place(sweep_t *sweep, const tpv_place_t *place, uint32_t level, unsigned digit,
                                      uint64_t rest, box_t *box) {
     if (digit == sweep->digits) {
+        /* A level that found no digit has the stride of the one before: some element is written twice. */
         if (level < place->levels || rest > 0) return TPV_COVER_UNDECIDED;
         return add_box(sweep, box);
     }
@@ -188,8 +186,8 @@ static tpv_cover_verdict_t sweep_digit(sweep_t *sweep, unsigned digit, size_t co
         for (size_t i = 0; i < active_count; i++)
             if (sweep->boxes[active[i]].high[digit] < end) end = sweep->boxes[active[i]].high[digit];
 
-        if (sweep->steps < active_count) return TPV_COVER_UNDECIDED;
-        sweep->steps -= active_count;
+        if (sweep->budget->steps < active_count) return TPV_COVER_UNDECIDED;
+        sweep->budget->steps -= active_count;
         memcpy(sweep->lists[digit - 1], active, active_count * sizeof *active);
         tpv_cover_verdict_t verdict = sweep_digit(sweep, digit - 1, active_count, base + position * weight);
         if (verdict != TPV_COVER_PROVEN) return verdict;
@@ -199,8 +197,8 @@ static tpv_cover_verdict_t sweep_digit(sweep_t *sweep, unsigned digit, size_t co
 }
 
 tpv_cover_verdict_t tpv_cover_sweep(const tpv_piece_t *pieces, size_t count, uint64_t low, uint64_t high,
-                                    tpv_cover_fault_t *fault) {
-    sweep_t sweep = {.low = low, .length = high - low, .steps = TPV_COVER_SWEEP_STEPS, .fault = fault};
+                                    tpv_cover_budget_t *budget, tpv_cover_fault_t *fault) {
+    sweep_t sweep = {.low = low, .length = high - low, .budget = budget, .fault = fault};
     if (!choose_digits(&sweep, pieces, count)) return TPV_COVER_UNDECIDED;
 
     tpv_cover_verdict_t verdict = TPV_COVER_NO_MEMORY;

@@ -44,10 +44,7 @@ static void copy_clipped(const window_t *window, uint64_t at, uint64_t extent, c
     /* The first step that begins in the window, and one behind the last that ends in it. */
     uint64_t whole = at >= window->low ? 0 : (window->low - at - 1) / level->to + 1;
     uint64_t whole_end = at + inner <= window->high ? (window->high - at - inner) / level->to + 1 : 0;
-    if (whole < first) whole = first;
     if (whole_end > end) whole_end = end;
-    if (whole > end) whole = end;
-    if (whole_end < whole) whole_end = whole;
 
     for (uint64_t i = first; i < end; i++) {
         if (i == whole && whole_end > whole) {

@@ -98,9 +98,11 @@ def test_unknown_model_type_has_no_plan(tpview, tmp_path):
 
 def test_tensor_without_a_rule_is_named(tpview, tmp_path):
     folder = write_tiny("qwen3", tmp_path / "checkpoint", shard_bytes=1 << 30)
-    rewrite_header(folder / "model.safetensors",
-                   lambda header: {("model.stranger.weight" if name == NORM else name): entry
-                                   for name, entry in header.items()})
+    def add_stranger(header):
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        return header | {"model.stranger.weight": {"dtype": "BF16", "shape": [0, 4], "data_offsets": [end, end]}}
+
+    rewrite_header(folder / "model.safetensors", add_stranger)
     failed(tpview("plan", "--checkpoint", folder, "--tp-size", 2, "--tp-rank", 0), "model.stranger.weight")
 
 

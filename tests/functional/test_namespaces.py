@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 from conftest import LIMIT_S
@@ -10,8 +11,16 @@ ADDRESSES = {"IPv4": ("10.211.7.1", "10.211.7.2", 24), "IPv6": ("fd5a:7::1", "fd
 TOKEN = "a-token-of-this-test"
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=20)
+def ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+def wait_for_carrier(name: str) -> None:
+    """The kernel tells an interface's carrier up to a second after both ends are up."""
+    deadline = time.monotonic() + 20
+    while "LOWER_UP" not in (shown := ip("-n", name, "link", "show", "veth0")) or "NO-CARRIER" in shown:
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -36,6 +45,8 @@ def hosts():
                 ip("-n", name, "address", "add", f"{addresses[index]}/{addresses[2]}", "dev", "veth0", *nodad)
             ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "link", "set", "veth0", "up")
+        for name in names:
+            wait_for_carrier(name)
         yield names
     finally:
         for name in made:
@@ -44,6 +55,7 @@ def hosts():
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
 def test_fetch_from_another_host(hosts, tiny, start_service, tpview, check_view, tmp_path, family):
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text(TOKEN)
     source, _, _ = ADDRESSES[family]
     listen = f"[{source}]:0" if family == "IPv6" else f"{source}:0"
@@ -59,6 +71,7 @@ def test_fetch_from_another_host(hosts, tiny, start_service, tpview, check_view,
 
 def test_cable_is_pulled_before_the_fetch(hosts, tiny, start_service, tpview, tmp_path):
     """Packets vanish without an answer: the deadline ends the wait."""
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text(TOKEN)
     service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", f"{ADDRESSES['IPv4'][0]}:0", "--token-file",
                             tmp_path / "token", prefix=("ip", "netns", "exec", hosts[0]))

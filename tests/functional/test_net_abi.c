@@ -380,6 +380,7 @@ static void messages_are_events_of_the_profiler(void **state) {
 }
 
 int main(void) {
+    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(v6),

@@ -554,6 +554,7 @@ static void random_groups(void **state) {
 #define WITH_PAIR(test) cmocka_unit_test_setup_teardown(test, open_pair, close_pair)
 
 int main(void) {
+    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     const char *given = getenv("TEST_SEED");
     if (given)

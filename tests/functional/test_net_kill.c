@@ -275,6 +275,7 @@ static void peers_that_are_killed_leave_nothing_behind(void **state) {
 }
 
 int main(void) {
+    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     seed = (uint64_t)number_from("TEST_SEED", 0);

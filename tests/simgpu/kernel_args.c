@@ -5,8 +5,20 @@
 const struct sim_layout *sim_layout;
 const int *sim_function_ids;
 
-/* Source: NVIDIA/nccl at the tag of each release, src/include/device.h (2.18: src/include/devcomm.h); the offsets were
- * taken from these headers with offsetof. Only releases that the tests have run are listed. */
+/* Source: NVIDIA/nccl at the tag of each release, src/include/device.h and collectives.h (2.18: src/include/devcomm.h);
+ * for 2.32, whose source is not published, the debug information of the library in the wheel (gdb: ptype /o). Only
+ * releases that the tests have run are listed. */
+/* Most structs are the same in all releases since 2.19. */
+#define CONNECTION_SINCE_2_19                                                                                          \
+    {                                                                                                                  \
+        .tail = 48, .head = 56, .step_size = 72, .fifo = 96, .sizes_fifo = ABSENT, .offsets_fifo = ABSENT,             \
+        .step = 104, .size = 152                                                                                       \
+    }
+#define FIFO_SINCE_2_19                                                                                                \
+    { .offset = 4, .offset_size = 4, .size = 8, .entry_size = 24 }
+#define COLLECTIVE_PACKED                                                                                              \
+    { .receive_buffer = 8, .send_buffer = 16, .counts = 56, .size = 96, .registered_size = 288 }
+
 static const struct sim_layout layouts[] = {
     {
         .releases = "2.18",
@@ -29,14 +41,8 @@ static const struct sim_layout layouts[] = {
         .first_version = 22100,
         .last_version = 22199,
         .work_format = SIM_WORK_ELEMENTS,
-        .connection = {.tail = 48,
-                       .head = 56,
-                       .step_size = 72,
-                       .fifo = 96,
-                       .sizes_fifo = ABSENT,
-                       .offsets_fifo = ABSENT,
-                       .step = 104,
-                       .size = 152},
+        .connection = CONNECTION_SINCE_2_19,
+        .fifo = FIFO_SINCE_2_19,
         .channel = {.ring = 8, .ring_user_ranks = 8, .ring_index = 16, .work_fifo_done = 352, .size = 368},
         .comm = {.buffer_sizes = 16, .work_consumed = ABSENT, .abort_flag = 56, .channels = 64},
         .functions = {.all_gather_algorithms = 3, .all_gather_v_algorithms = 0, .types = 10},
@@ -47,54 +53,48 @@ static const struct sim_layout layouts[] = {
         .last_version = 22699,
         .work_format = SIM_WORK_BATCHES,
         .parts_bit_reversed = true,
-        .connection = {.tail = 48,
-                       .head = 56,
-                       .step_size = 72,
-                       .fifo = 96,
-                       .sizes_fifo = ABSENT,
-                       .offsets_fifo = ABSENT,
-                       .step = 104,
-                       .size = 152},
+        .connection = CONNECTION_SINCE_2_19,
+        .fifo = FIFO_SINCE_2_19,
         .channel = {.ring = 8, .ring_user_ranks = 8, .ring_index = 16, .work_fifo_done = ABSENT, .size = 368},
         .comm = {.buffer_sizes = 16, .work_consumed = 40, .abort_flag = 56, .channels = 64},
-        .collective = {.receive_buffer = 8, .send_buffer = 16, .counts = 56, .size = 96, .registered_size = 288},
-        .functions = {.all_gather_algorithms = 4, .all_gather_v_algorithms = 0, .types = 12},
+        .collective = COLLECTIVE_PACKED,
+        .functions = {.all_gather_algorithms = 4, .all_gather_v_algorithms = 0, .types = 12, .id_bits = 15},
     },
     {
         .releases = "2.28",
         .first_version = 22800,
         .last_version = 22899,
         .work_format = SIM_WORK_BATCHES,
-        .connection = {.tail = 48,
-                       .head = 56,
-                       .step_size = 72,
-                       .fifo = 96,
-                       .sizes_fifo = ABSENT,
-                       .offsets_fifo = ABSENT,
-                       .step = 104,
-                       .size = 152},
+        .connection = CONNECTION_SINCE_2_19,
+        .fifo = FIFO_SINCE_2_19,
         .channel = {.ring = 8, .ring_user_ranks = 8, .ring_index = 16, .work_fifo_done = ABSENT, .size = 368},
         .comm = {.buffer_sizes = 16, .work_consumed = ABSENT, .abort_flag = 48, .channels = 56},
-        .collective = {.receive_buffer = 8, .send_buffer = 16, .counts = 56, .size = 96, .registered_size = 288},
-        .functions = {.all_gather_algorithms = 4, .all_gather_v_algorithms = 0, .types = 12},
+        .collective = COLLECTIVE_PACKED,
+        .functions = {.all_gather_algorithms = 4, .all_gather_v_algorithms = 0, .types = 12, .id_bits = 15},
     },
     {
         .releases = "2.30",
         .first_version = 23000,
         .last_version = 23099,
         .work_format = SIM_WORK_BATCHES,
-        .connection = {.tail = 48,
-                       .head = 56,
-                       .step_size = 72,
-                       .fifo = 96,
-                       .sizes_fifo = ABSENT,
-                       .offsets_fifo = ABSENT,
-                       .step = 104,
-                       .size = 152},
+        .connection = CONNECTION_SINCE_2_19,
+        .fifo = FIFO_SINCE_2_19,
         .channel = {.ring = 8, .ring_user_ranks = 8, .ring_index = 24, .work_fifo_done = ABSENT, .size = 368},
         .comm = {.buffer_sizes = 16, .work_consumed = ABSENT, .abort_flag = 48, .channels = 56},
         .collective = {.receive_buffer = 24, .send_buffer = 32, .counts = 80, .size = 128, .registered_size = 320},
-        .functions = {.all_gather_algorithms = 4, .all_gather_v_algorithms = 1, .types = 12},
+        .functions = {.all_gather_algorithms = 4, .all_gather_v_algorithms = 1, .types = 12, .id_bits = 15},
+    },
+    {
+        .releases = "2.32",
+        .first_version = 23200,
+        .last_version = 23299,
+        .work_format = SIM_WORK_BATCHES,
+        .connection = CONNECTION_SINCE_2_19,
+        .fifo = {.offset = 8, .offset_size = 8, .size = 16, .entry_size = 32},
+        .channel = {.ring = 8, .ring_user_ranks = 8, .ring_index = 24, .work_fifo_done = ABSENT, .size = 368},
+        .comm = {.buffer_sizes = 16, .work_consumed = ABSENT, .abort_flag = 48, .channels = 56},
+        .collective = COLLECTIVE_PACKED,
+        .functions = {.all_gather_algorithms = 4, .all_gather_v_algorithms = 1, .types = 12, .id_bits = 11},
     },
 };
 

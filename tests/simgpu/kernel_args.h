@@ -31,6 +31,9 @@ struct sim_layout {
     struct { /* ncclConnInfo; buffs[3] is at its beginning */
         uint16_t tail, head, step_size, fifo, sizes_fifo, offsets_fifo, step, size;
     } connection;
+    struct { /* ncclConnFifo, an entry per slot; mode is an int at its beginning */
+        uint8_t offset, offset_size, size, entry_size;
+    } fifo;
     struct { /* ncclDevChannel; peers is at its beginning, then the ring with prev, next and userRanks */
         uint16_t ring, ring_user_ranks, ring_index, work_fifo_done, size;
     } channel;
@@ -42,6 +45,7 @@ struct sim_layout {
     } collective;
     struct { /* numbers that make up the row of a function in ncclDevFuncRowToId, see ncclDevFuncId() */
         uint8_t all_gather_algorithms, all_gather_v_algorithms, types;
+        uint8_t id_bits; /* of the function id in an ncclDevWorkBatch */
     } functions;
 };
 

@@ -9,12 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ncclConnFifo, one per slot: what kernel and proxy tell each other beside the counters. */
-struct connection_fifo {
-    int mode, offset;
-    int64_t size;
-    void *pointer;
-};
+/* NCCL_MODE_OFFSET: the slot lies in a shared buffer. */
 enum { FIFO_MODE_OFFSET = 1 };
 
 /* ncclLLFifoLine: 8 bytes of data, each half followed by a flag, so that half a line is never taken for data. */
@@ -71,15 +66,22 @@ static void connection_end(const struct sim_connection *connection) {
         memcpy(connection->raw + sim_layout->connection.step, &connection->step, sizeof connection->step);
 }
 
+/* The entry of the present step's slot in the list through which kernel and proxy talk beside the counters, or NULL. */
+static char *fifo_entry(const struct sim_connection *connection) {
+    char *fifo = pointer_at(connection->raw, sim_layout->connection.fifo);
+    return fifo ? fifo + connection->step % NCCL_STEPS * sim_layout->fifo.entry_size : NULL;
+}
+
 /* Tells the proxy how much the slot of the present step holds. */
 static void post_size(const struct sim_connection *connection, size_t size) {
-    unsigned slot = connection->step % NCCL_STEPS;
     if (sim_layout->connection.fifo != ABSENT) {
-        struct connection_fifo *fifo = pointer_at(connection->raw, sim_layout->connection.fifo);
-        if (fifo) atomic_store_explicit((_Atomic int64_t *)&fifo[slot].size, (int64_t)size, memory_order_release);
+        char *entry = fifo_entry(connection);
+        if (entry)
+            atomic_store_explicit((_Atomic int64_t *)(entry + sim_layout->fifo.size), (int64_t)size,
+                                  memory_order_release);
     } else {
-        int *sizes = pointer_at(connection->raw, sim_layout->connection.sizes_fifo);
-        if (sizes) atomic_store_explicit((_Atomic int *)&sizes[slot], (int)size, memory_order_release);
+        _Atomic int *sizes = pointer_at(connection->raw, sim_layout->connection.sizes_fifo);
+        if (sizes) atomic_store_explicit(&sizes[connection->step % NCCL_STEPS], (int)size, memory_order_release);
     }
 }
 
@@ -88,8 +90,12 @@ static void post_size(const struct sim_connection *connection, size_t size) {
 static char *slot_address(const struct sim_connection *connection) {
     unsigned slot = connection->step % NCCL_STEPS;
     if (sim_layout->connection.fifo != ABSENT) {
-        const struct connection_fifo *fifo = pointer_at(connection->raw, sim_layout->connection.fifo);
-        if (fifo && fifo[slot].mode == FIFO_MODE_OFFSET) return connection->buffer + fifo[slot].offset;
+        const char *entry = fifo_entry(connection);
+        if (entry && int_at(entry, 0) == FIFO_MODE_OFFSET) {
+            int64_t offset = 0;
+            memcpy(&offset, entry + sim_layout->fifo.offset, sim_layout->fifo.offset_size);
+            return connection->buffer + offset;
+        }
     } else {
         const int *offsets = pointer_at(connection->raw, sim_layout->connection.offsets_fifo);
         if (offsets) return connection->buffer + offsets[slot];
@@ -218,6 +224,12 @@ static bool advance_ll(struct sim_lane *lane) {
     return true;
 }
 
+static _Atomic uint64_t moves_done[NCCL_PROTOCOLS];
+
+uint64_t sim_lane_moves(int protocol) {
+    return atomic_load_explicit(&moves_done[protocol], memory_order_relaxed);
+}
+
 bool sim_lane_advance(struct sim_lane *lane, const struct sim_lane_context *context) {
     if (!lane->begun) {
         connection_begin(&lane->receive, lane, context);
@@ -225,8 +237,10 @@ bool sim_lane_advance(struct sim_lane *lane, const struct sim_lane_context *cont
         lane->begun = true;
     }
     bool progress = false;
+    size_t before = lane->move;
     if (lane->move < lane->count)
         progress = lane->protocol == NCCL_PROTOCOL_LL ? advance_ll(lane) : advance_simple(lane, context);
+    if (lane->move > before) atomic_fetch_add_explicit(&moves_done[lane->protocol], 1, memory_order_relaxed);
     if (lane->move == lane->count) {
         connection_end(&lane->receive);
         connection_end(&lane->send);

@@ -61,6 +61,10 @@ void sim_lane_add(struct sim_lane *lane, const struct sim_move *move);
  * at a time. */
 bool sim_lane_advance(struct sim_lane *lane, const struct sim_lane_context *context);
 
+/* How many moves this process has done with a protocol (NCCL_PROTO_*), so that a test can tell which one NCCL took.
+ * Thread-safe. */
+uint64_t sim_lane_moves(int protocol);
+
 static inline bool sim_lane_is_done(const struct sim_lane *lane) {
     return lane->begun && lane->move == lane->count;
 }

@@ -1,5 +1,5 @@
 /* Work as NCCL 2.22 and newer hand it to kernels: batches that name works. Source: NVIDIA/nccl v2.28.9-1 (v2.26.5-1
- * where said), src/include/device.h and src/device/common.h. */
+ * where said), src/include/device.h and src/device/common.h; 2.32 as in kernel_args.c. */
 #include "simgpu/fatal.h"
 #include "simgpu/kernel_work.h"
 
@@ -37,7 +37,7 @@ struct p2p_work {
 };
 
 _Static_assert(sizeof(struct arguments) == 32 && sizeof(struct batch) == 16 && sizeof(struct p2p_work) == 48,
-               "layout of 2.26 to 2.30");
+               "layout of 2.26 to 2.32");
 
 /* The beginning of ncclDevWorkColl */
 struct collective_head {
@@ -200,7 +200,7 @@ static void read_channel(struct sim_kernel *kernel, struct sim_channel *channel,
             if (batch.work_type == WORK_P2P)
                 add_p2p(kernel, channel, phase, (const struct p2p_work *)work);
             else
-                add_collective(kernel, channel, batch.function, work);
+                add_collective(kernel, channel, batch.function & ((1u << sim_layout->functions.id_bits) - 1), work);
         }
         if (batch.works) report_consumed(kernel, channel, arguments, &batch);
         if (!batch.next_extends) {

@@ -1,10 +1,13 @@
 #include "simgpu/ranks.h"
 
+#include "simgpu/fatal.h"
+#include "simgpu/kernel_args.h"
+#include "simgpu/kernel_lane.h"
 #include "simgpu/memory.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -18,8 +21,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* What the ranks of a scenario share. */
 struct board {
@@ -103,9 +104,14 @@ void rank_verify(const void *memory, size_t size, unsigned seed, const char *wha
             rank_fail("%s: byte %zu of %zu is 0x%02x, not 0x%02x", what, i, size, bytes[i], pattern(i, seed));
 }
 
+void rank_expect_protocols(bool simple, bool ll) {
+    unsigned long simple_moves = sim_lane_moves(NCCL_PROTOCOL_SIMPLE), ll_moves = sim_lane_moves(NCCL_PROTOCOL_LL);
+    if (simple != (simple_moves > 0) || ll != (ll_moves > 0))
+        rank_fail("NCCL used Simple for %lu moves and LL for %lu", simple_moves, ll_moves);
+}
+
 void rank_wait_error(struct rank *rank, nccl_comm_t comm, int seconds) {
-    if (!nccl_reports_network_errors(rank->nccl))
-        return;
+    if (!nccl_reports_network_errors(rank->nccl)) return;
     for (double end = now() + seconds; now() < end; pause_milliseconds(1)) {
         int error = NCCL_SUCCESS;
         RANK_CHECK(rank, rank->nccl->CommGetAsyncError(comm, &error));
@@ -129,7 +135,7 @@ static void set_environment(const struct scenario *scenario, int rank, const cha
     setenv("NCCL_DEBUG_FILE", log, 1);
     setenv("NCCL_DEBUG", "INFO", 1);
     setenv("NCCL_DEBUG_SUBSYS", "INIT,NET,ENV", 1);
-    setenv("NCCL_NET", getenv("TPVIEW_TEST_NET"), 1);
+    setenv("NCCL_NET", getenv("TEST_NET"), 1);
     for (const char *const *pair = scenario->environment; pair && *pair; pair += 2)
         setenv(pair[0], pair[1], 1);
     static const char *const defaults[][2] = {
@@ -150,7 +156,7 @@ static _Noreturn void rank_main(const struct scenario *scenario, int index, stru
     dup2(output, STDOUT_FILENO);
     dup2(output, STDERR_FILENO);
     set_environment(scenario, index, folder);
-    struct rank rank = {index, scenario->rank_count, nccl_load(getenv("TPVIEW_TEST_LIBNCCL")), board};
+    struct rank rank = {index, scenario->rank_count, nccl_load(getenv("TEST_LIBNCCL")), board, scenario->argument};
     scenario->run(&rank);
     fflush(NULL);
     _exit(0);
@@ -159,12 +165,12 @@ static _Noreturn void rank_main(const struct scenario *scenario, int index, stru
 /* ---- in the test */
 
 void scenario_require_nccl(void) {
-    const char *path = getenv("TPVIEW_TEST_LIBNCCL");
+    const char *path = getenv("TEST_LIBNCCL");
     if (!path || access(path, R_OK)) {
-        printf("skipped: no libnccl.so.2 (TPVIEW_TEST_LIBNCCL=%s); scripts/get-nccl fetches one\n", path ? path : "");
+        printf("skipped: no libnccl.so.2 (TEST_LIBNCCL=%s); scripts/get-nccl fetches one\n", path ? path : "");
         exit(77);
     }
-    setenv("TPVIEW_TEST_NET", "Socket", 0);
+    setenv("TEST_NET", "Socket", 0);
 }
 
 static void show(const char *folder, const char *name, int rank) {
@@ -209,7 +215,7 @@ static bool wait_for_ranks(const struct scenario *scenario, struct process *proc
 /* Whether a rank's NCCL log names the wanted network wherever it says which one is used. */
 static bool check_log(const struct scenario *scenario, const char *folder, int rank) {
     char path[512], line[1024], via[64];
-    const char *network = getenv("TPVIEW_TEST_NET");
+    const char *network = getenv("TEST_NET");
     snprintf(path, sizeof path, "%s/nccl-%d.log", folder, rank);
     snprintf(via, sizeof via, "via NET/%s/", network);
     int used = 0, channels = 0;
@@ -251,20 +257,21 @@ static void remove_folder(const char *folder) {
     rmdir(folder);
 }
 
-void scenario_run(const struct scenario *scenario) {
-    const char *parent = getenv("TPVIEW_TEST_LOGS");
+bool scenario_run(const struct scenario *scenario) {
+    const char *parent = getenv("TEST_LOGS");
     char folder[256];
     snprintf(folder, sizeof folder, "%s/ranks-XXXXXX", parent ? parent : "/tmp");
-    if (!mkdtemp(folder)) fail_msg("cannot make a folder for logs: %s", folder);
     struct board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(board != MAP_FAILED);
-
+    if (board == MAP_FAILED || !mkdtemp(folder)) {
+        fprintf(stderr, "cannot make %s: %s\n", board == MAP_FAILED ? "shared memory" : folder, strerror(errno));
+        return false;
+    }
     struct process processes[RANKS_MAX] = {0};
     fflush(NULL);
     for (int i = 0; i < scenario->rank_count; i++) {
         processes[i].pid = fork();
         if (processes[i].pid == 0) rank_main(scenario, i, board, folder);
-        assert_true(processes[i].pid > 0);
+        if (processes[i].pid < 0) sim_fatal("fork: %s", strerror(errno));
     }
     bool well = wait_for_ranks(scenario, processes);
     for (int i = 0; i < scenario->rank_count && well; i++)
@@ -277,5 +284,5 @@ void scenario_run(const struct scenario *scenario) {
     }
     munmap(board, sizeof *board);
     if (!parent) remove_folder(folder);
-    if (!well) fail_msg("the scenario failed");
+    return well;
 }

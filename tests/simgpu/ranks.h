@@ -15,23 +15,26 @@ struct rank {
     int index, count;
     const struct nccl *nccl;
     struct board *board; /* memory shared by the ranks of a scenario */
+    void *argument;      /* the scenario's */
 };
 
 /* A scenario: how many ranks do what, and what NCCL's log must say of them. */
 struct scenario {
     int rank_count;
     void (*run)(struct rank *rank); /* in each rank's process; returns when all is well, else rank_fail */
+    void *argument;                 /* for `run`, in the process that was forked: shared with it only where mapped so */
     const char *const *environment; /* name, value, ..., NULL: set beside the defaults; may be NULL */
     int networks;                   /* how many times at least each rank's log says which network it uses; 0 means 1 */
     int killed_rank; /* the number of a rank that ends by SIGKILL and has no log to check, plus one; 0: none */
     int seconds;     /* the deadline; 0 means 60 */
 };
 
-/* Runs a scenario and fails the present cmocka test unless every rank ended well in time and its NCCL log says that
- * it used the network named by TPVIEW_TEST_NET and no other. What ranks print is shown on failure only. */
-void scenario_run(const struct scenario *scenario);
+/* Runs a scenario. Returns true when every rank ended well in time and its NCCL log says that it used the network
+ * named by TEST_NET and no other. Otherwise prints to standard error what went wrong and what the ranks and
+ * NCCL printed, which is not shown else. The processes are gone when it returns. */
+bool scenario_run(const struct scenario *scenario);
 
-/* Leaves with status 77 and a sentence when there is no libnccl to run: TPVIEW_TEST_LIBNCCL names none. To be called
+/* Leaves with status 77 and a sentence when there is no libnccl to run: TEST_LIBNCCL names none. To be called
  * first in main(). */
 void scenario_require_nccl(void);
 
@@ -62,6 +65,9 @@ void rank_free(void *memory);
  * the rank with the place. Neighbouring bytes, 16-byte lines and 64 KiB blocks differ. */
 void rank_fill(void *memory, size_t size, unsigned seed);
 void rank_verify(const void *memory, size_t size, unsigned seed, const char *what);
+
+/* Fails the rank unless NCCL has had its kernels use exactly these protocols so far. */
+void rank_expect_protocols(bool simple, bool ll);
 
 /* Waits until the communicator reports an error; fails the rank after `seconds`. Returns at once with releases of NCCL
  * that report none. */

@@ -82,26 +82,36 @@ static void run_collectives(struct rank *rank) {
     sim_stream_destroy(stream);
 }
 
+static void run_simple(struct rank *rank) {
+    run_collectives(rank);
+    rank_expect_protocols(true, false);
+}
+
+static void run_ll(struct rank *rank) {
+    run_collectives(rank);
+    rank_expect_protocols(false, true);
+}
+
 static void two_ranks_simple(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_collectives});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_simple}));
 }
 
 static void two_ranks_ll(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){
-        .rank_count = 2, .run = run_collectives, .environment = (const char *const[]){"NCCL_PROTO", "LL", NULL}});
+    assert_true(scenario_run(&(struct scenario){
+        .rank_count = 2, .run = run_ll, .environment = (const char *const[]){"NCCL_PROTO", "LL", NULL}}));
 }
 
 static void three_ranks_simple(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 3, .run = run_collectives});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 3, .run = run_simple}));
 }
 
 static void four_ranks_ll(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){
-        .rank_count = 4, .run = run_collectives, .environment = (const char *const[]){"NCCL_PROTO", "LL", NULL}});
+    assert_true(scenario_run(&(struct scenario){
+        .rank_count = 4, .run = run_ll, .environment = (const char *const[]){"NCCL_PROTO", "LL", NULL}}));
 }
 
 /* Collectives of several kinds and send/recv, in one group and queued behind each other. */
@@ -141,7 +151,7 @@ static void run_mixed(struct rank *rank) {
 
 static void groups_of_mixed_operations(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 3, .run = run_mixed});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 3, .run = run_mixed}));
 }
 
 int main(void) {

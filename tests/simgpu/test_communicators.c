@@ -58,7 +58,7 @@ static void run_two_at_once(struct rank *rank) {
 
 static void two_communicators_at_once(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_two_at_once, .networks = 2});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_two_at_once, .networks = 2}));
 }
 
 /* Even and odd ranks part; the parent and both parts are used, in turns and at once. */
@@ -79,10 +79,10 @@ static void run_split(struct rank *rank) {
 
 static void a_split_communicator(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 4, .run = run_split});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 4, .run = run_split}));
 }
 
-/* NCCL 2.27 to 2.29 forget the plugin with the last communicator unless NCCL_NET_PLUGIN_REF_COUNT=1, and then go on
+/* NCCL 2.28 and 2.29 forget the plugin with the last communicator unless NCCL_NET_PLUGIN_REF_COUNT=1, and then go on
  * with their own Socket network: the log must name the network under test each time. */
 enum { GENERATIONS = 3 };
 
@@ -97,7 +97,23 @@ static void run_generations(struct rank *rank) {
 
 static void a_new_communicator_after_the_last(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_generations, .networks = GENERATIONS});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_generations, .networks = GENERATIONS}));
+}
+
+/* NCCL 2.23.4 and newer can exchange what communicators need to know of each other over the network as well: small odd
+ * sizes in unaligned host memory, connections to the next rank and from the previous one at once. */
+static void run_bootstrap(struct rank *rank) {
+    nccl_comm_t comm = rank_join(rank, 0);
+    run_ring(rank, comm, rank->index, rank->count, 5);
+    RANK_CHECK(rank, rank->nccl->CommDestroy(comm));
+}
+
+static void bootstrap_over_the_network(void **state) {
+    (void)state;
+    assert_true(
+        scenario_run(&(struct scenario){.rank_count = 3,
+                                        .run = run_bootstrap,
+                                        .environment = (const char *const[]){"NCCL_OOB_NET_ENABLE", "1", NULL}}));
 }
 
 int main(void) {
@@ -106,6 +122,7 @@ int main(void) {
         cmocka_unit_test(two_communicators_at_once),
         cmocka_unit_test(a_split_communicator),
         cmocka_unit_test(a_new_communicator_after_the_last),
+        cmocka_unit_test(bootstrap_over_the_network),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

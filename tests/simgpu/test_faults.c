@@ -58,7 +58,7 @@ static void run_abort(struct rank *rank) {
 
 static void abort_in_the_midst(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_abort, .networks = 2});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_abort, .networks = 2}));
 }
 
 /* Only rank 0 aborts at first: rank 1, whose ring of sends cannot end either, must be told. */
@@ -81,7 +81,7 @@ static void run_peer_aborts(struct rank *rank) {
 
 static void a_peer_aborts(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_peer_aborts});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_peer_aborts}));
 }
 
 /* Rank 1 is killed in the midst of a transfer; rank 0 gets an error, aborts and goes on with rank 2. */
@@ -106,7 +106,7 @@ static void run_killed(struct rank *rank) {
 
 static void a_killed_peer(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 3, .run = run_killed, .killed_rank = 2, .networks = 2});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 3, .run = run_killed, .killed_rank = 2, .networks = 2}));
 }
 
 int main(void) {

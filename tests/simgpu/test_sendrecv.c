@@ -36,10 +36,23 @@ static void exchange_sizes(struct rank *rank, const size_t *sizes, size_t count)
     sim_stream_destroy(stream);
 }
 
-static void run_small(struct rank *rank) {
-    static const size_t sizes[] = {0,    1,     7,     8,     9,     127,    128,    129,     4095, 4096,
-                                   4097, 16383, 16384, 16385, 65537, 131071, 131073, 1000003, 0,    1};
-    exchange_sizes(rank, sizes, sizeof sizes / sizeof *sizes);
+static const size_t small[] = {0,    1,     7,     8,     9,     127,    128,    129, 4095, 4096,
+                               4097, 16383, 16384, 16385, 65537, 131071, 131073, 0,   1,    1000003};
+enum { SMALL = sizeof small / sizeof *small };
+
+static void run_small_simple(struct rank *rank) {
+    exchange_sizes(rank, small, SMALL);
+    rank_expect_protocols(true, false);
+}
+
+static void run_small_ll(struct rank *rank) {
+    exchange_sizes(rank, small, SMALL);
+    rank_expect_protocols(false, true);
+}
+
+static void run_small_mixed(struct rank *rank) {
+    exchange_sizes(rank, small, SMALL);
+    rank_expect_protocols(true, true);
 }
 
 static void run_large(struct rank *rank) {
@@ -47,27 +60,33 @@ static void run_large(struct rank *rank) {
     exchange_sizes(rank, sizes, sizeof sizes / sizeof *sizes);
 }
 
+/* Over a network NCCL's send/recv connections share their buffers and use the Simple protocol. */
 static void small_messages(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_small});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_small_simple}));
 }
 
-static void small_messages_without_ll(void **state) {
+/* With buffers of their own they use LL up to a size, which is 16 KiB a channel unless set. */
+static void small_messages_with_ll(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){
-        .rank_count = 2, .run = run_small, .environment = (const char *const[]){"NCCL_P2P_LL_THRESHOLD", "0", NULL}});
+    assert_true(
+        scenario_run(&(struct scenario){.rank_count = 2,
+                                        .run = run_small_mixed,
+                                        .environment = (const char *const[]){"NCCL_NET_SHARED_BUFFERS", "0", NULL}}));
 }
 
 static void medium_messages_with_ll(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2,
-                                    .run = run_small,
-                                    .environment = (const char *const[]){"NCCL_P2P_LL_THRESHOLD", "16777216", NULL}});
+    assert_true(scenario_run(
+        &(struct scenario){.rank_count = 2,
+                           .run = run_small_ll,
+                           .environment = (const char *const[]){"NCCL_NET_SHARED_BUFFERS", "0", "NCCL_P2P_LL_THRESHOLD",
+                                                                "16777216", NULL}}));
 }
 
 static void large_messages(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_large});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_large}));
 }
 
 /* Every rank sends several messages of different sizes to every rank, itself included, in one group. */
@@ -116,7 +135,7 @@ static void run_all_to_all(struct rank *rank) {
 
 static void groups_to_all_peers(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 4, .run = run_all_to_all});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 4, .run = run_all_to_all}));
 }
 
 /* Many operations are queued before anything is waited for. */
@@ -145,13 +164,13 @@ static void run_queued(struct rank *rank) {
 
 static void many_queued_messages(void **state) {
     (void)state;
-    scenario_run(&(struct scenario){.rank_count = 2, .run = run_queued});
+    assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_queued}));
 }
 
 int main(void) {
     scenario_require_nccl();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_messages),          cmocka_unit_test(small_messages_without_ll),
+        cmocka_unit_test(small_messages),          cmocka_unit_test(small_messages_with_ll),
         cmocka_unit_test(medium_messages_with_ll), cmocka_unit_test(groups_to_all_peers),
         cmocka_unit_test(many_queued_messages),    cmocka_unit_test(large_messages),
     };

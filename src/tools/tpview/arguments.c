@@ -7,6 +7,7 @@
 #include "tools/tpview/command.h"
 
 #define PLAN_MAX ((size_t)64 << 20)
+#define WATCH_DEFAULT_S 1
 
 enum {
     SOURCE,
@@ -23,8 +24,14 @@ enum {
     COMMS,
     CHUNK,
     NO_DIGESTS,
+    NO_FALLBACK,
+    SHARED,
+    TTL,
+    HOLD,
     TOKEN_FILE,
     JSON,
+    REPAIR,
+    WATCH,
     HELP,
     OPTION_COUNT
 };
@@ -44,8 +51,14 @@ static const struct option known[] = {
     [COMMS] = {"comms", required_argument, NULL, COMMS},
     [CHUNK] = {"chunk", required_argument, NULL, CHUNK},
     [NO_DIGESTS] = {"no-digests", no_argument, NULL, NO_DIGESTS},
+    [SHARED] = {"shared", no_argument, NULL, SHARED},
+    [TTL] = {"ttl", required_argument, NULL, TTL},
+    [HOLD] = {"hold", no_argument, NULL, HOLD},
+    [NO_FALLBACK] = {"no-fallback", no_argument, NULL, NO_FALLBACK},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
     [JSON] = {"json", no_argument, NULL, JSON},
+    [REPAIR] = {"repair", no_argument, NULL, REPAIR},
+    [WATCH] = {"watch", optional_argument, NULL, WATCH},
     [HELP] = {"help", no_argument, NULL, HELP},
 };
 
@@ -108,6 +121,18 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     case NO_DIGESTS:
         a->no_digests = true;
         break;
+    case SHARED:
+        a->shared = true;
+        break;
+    case TTL:
+        status = tpv_cli_seconds("--ttl", optarg, &a->ttl_s);
+        break;
+    case HOLD:
+        a->hold = true;
+        break;
+    case NO_FALLBACK:
+        a->no_fallback = true;
+        break;
     case TOKEN_FILE:
         free(a->token);
         a->token = NULL;
@@ -116,11 +141,20 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     case JSON:
         a->json = true;
         break;
+    case REPAIR:
+        a->repair = true;
+        break;
+    case WATCH:
+        a->watch = true;
+        a->watch_s = WATCH_DEFAULT_S;
+        if (optarg) status = tpv_cli_seconds("--watch", optarg, &a->watch_s);
+        break;
     }
     return status;
 }
 
-int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, const char *help) {
+int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, int words,
+                        const char *help) {
     *arguments = (tpv_arguments_t){0};
     struct option options[OPTION_COUNT + 1] = {0};
     int count = 0;
@@ -133,10 +167,15 @@ int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const
             fputs(help, stdout);
             return TPV_EXIT_OK;
         }
+        /* getopt takes an optional value only with "=": "--watch 2" is meant as well. */
+        if (option == WATCH && !optarg && optind < argc && argv[optind][0] != '-') optarg = argv[optind++];
         if (option == '?') return tpv_cli_usage(TOOL, "bad arguments");
         tpv_status_t status = take(arguments, option);
         if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
     }
+    if (argc - optind != words)
+        return words ? tpv_cli_usage(TOOL, "expected one argument behind the options")
+                     : tpv_cli_usage(TOOL, "unexpected argument \"%s\"", argv[optind]);
     arguments->first = optind;
     return -1;
 }
@@ -149,6 +188,9 @@ void tpv_arguments_clear(tpv_arguments_t *arguments) {
 tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
     if (!arguments->have_size || !arguments->have_rank)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--tp-size and --tp-rank are needed");
+    if (arguments->options.tp_rank >= arguments->options.tp_size)
+        return tpv_error_set(TPV_ERR_PLAN, "tp_rank %u is not in a group of tp_size %u", arguments->options.tp_rank,
+                             arguments->options.tp_size);
     if (!arguments->plan_path) return TPV_OK;
     TPV_TRY(tpv_cli_read(arguments->plan_path, PLAN_MAX, &arguments->plan, &arguments->plan_length));
     arguments->options.plan = arguments->plan;

@@ -15,18 +15,20 @@ typedef struct tpv_arguments {
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
-    bool have_size, have_rank, null, json, no_digests;
-    double deadline_s;
+    bool have_size, have_rank, null, json, no_digests, no_fallback, shared, hold, repair, watch;
+    double deadline_s, ttl_s, watch_s;
     uint32_t comms;
     uint64_t chunk_bytes;
     int first; /* index of the first word that is not an option */
 } tpv_arguments_t;
 
 /*
- * Parse the options in `allowed` (names separated by blanks) of a subcommand. Returns -1 to go on, or an exit code:
+ * Parse the options in `allowed` (names separated by blanks) of a subcommand that takes so many `words` besides.
+ * Returns -1 to go on, or an exit code:
  * --help prints `help`. The caller frees with tpv_arguments_clear in either case.
  */
-int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, const char *help);
+int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, int words,
+                        const char *help);
 void tpv_arguments_clear(tpv_arguments_t *arguments);
 
 /* --tp-size and --tp-rank are needed and agree; TPV_ERR_ARGUMENT otherwise. Reads --plan. */
@@ -39,6 +41,9 @@ int tpv_command_ls(int argc, char **argv);
 int tpv_command_plan(int argc, char **argv);
 int tpv_command_fetch(int argc, char **argv);
 int tpv_command_verify(int argc, char **argv);
+int tpv_command_publish(int argc, char **argv);
+int tpv_command_retire(int argc, char **argv);
 int tpv_command_leases(int argc, char **argv);
+int tpv_command_doctor(int argc, char **argv);
 
 #endif

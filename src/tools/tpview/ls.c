@@ -52,7 +52,7 @@ static tpv_status_t list(const tpv_arguments_t *arguments) {
 
 int tpv_command_ls(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json", help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json", 0, help);
     if (code < 0) {
         tpv_status_t status = list(&arguments);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);

@@ -80,8 +80,9 @@ static tpv_status_t plan(tpv_arguments_t *arguments) {
 
 int tpv_command_plan(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(
-        &arguments, argc, argv, "checkpoint source artifact tp-size tp-rank plan fuse token-file deadline json", help);
+    int code =
+        tpv_arguments_parse(&arguments, argc, argv,
+                            "checkpoint source artifact tp-size tp-rank plan fuse token-file deadline json", 0, help);
     if (code < 0) {
         tpv_status_t status = plan(&arguments);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);

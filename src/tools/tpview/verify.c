@@ -41,8 +41,7 @@ static tpv_status_t verify(tpv_arguments_t *arguments, const char *path) {
 
 int tpv_command_verify(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "checkpoint tp-size tp-rank plan fuse json", help);
-    if (code < 0 && arguments.first + 1 != argc) code = tpv_cli_usage(TOOL, "expected one FILE.safetensors");
+    int code = tpv_arguments_parse(&arguments, argc, argv, "checkpoint tp-size tp-rank plan fuse json", 1, help);
     if (code < 0) {
         tpv_status_t status = verify(&arguments, argv[arguments.first]);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);

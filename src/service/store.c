@@ -1,0 +1,360 @@
+#include "service/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "lifecycle/sweep.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+#define MOST_CHUNKS (UINT64_C(4) << 20) /* a view with more is not cached */
+
+struct tpv_store {
+    tpv_store_options_t options;
+    char device[48]; /* memory of this very process: no other may take our exports for its own */
+    pthread_mutex_t mutex;
+    tpv_stored_t *first; /* under mutex */
+    uint64_t used;       /* of the budget; under mutex */
+};
+
+tpv_status_t tpv_store_open(const tpv_store_options_t *options, tpv_store_t **store) {
+    tpv_store_t *s = calloc(1, sizeof *s);
+    if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the export cache");
+    s->options = *options;
+    snprintf(s->device, sizeof s->device, "host/%d", (int)getpid());
+    pthread_mutex_init(&s->mutex, NULL);
+    *store = s;
+    return TPV_OK;
+}
+
+/* ---- one export ---- */
+
+static void note_used(tpv_store_t *store, uint64_t used) {
+    store->used = used;
+    tpv_metrics_budget(store->options.metrics, used);
+}
+
+static void stored_free(tpv_stored_t *stored) {
+    if (stored->memory) munmap(stored->memory, stored->memory_bytes);
+    free(stored->chunks);
+    tpv_view_free(stored->view);
+    tpv_entry_release(stored->entry);
+    free(stored);
+}
+
+/* Huge pages from the pool, then transparent ones, then what there is. */
+static tpv_status_t map_memory(tpv_stored_t *stored, uint64_t bytes) {
+    static const char *const kinds[] = {"hugetlb", "madvise", "plain"};
+    int kind = 0;
+    stored->memory_bytes = (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    void *memory =
+        mmap(NULL, stored->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (memory == MAP_FAILED) {
+        memory = mmap(NULL, stored->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no memory for an export of %llu bytes",
+                                       (unsigned long long)bytes);
+        kind = madvise(memory, stored->memory_bytes, MADV_HUGEPAGE) == 0 ? 1 : 2;
+    }
+    stored->memory = memory;
+    TPV_INFO("export of %llu bytes: %s pages", (unsigned long long)bytes, kinds[kind]);
+    return TPV_OK;
+}
+
+/* Which chunks have to be gathered, and what the export takes with everything. */
+static uint64_t measure(tpv_stored_t *stored) {
+    uint64_t bytes = tpv_view_stats(stored->view).bytes;
+    uint32_t places = 0;
+    for (uint64_t i = 0; i < stored->chunk_count; i++) {
+        uint64_t offset = i * stored->chunk_bytes;
+        uint64_t length = bytes - offset < stored->chunk_bytes ? bytes - offset : stored->chunk_bytes;
+        bool direct = tpv_view_direct(stored->view, stored->entry->artifact, offset, length) != NULL;
+        stored->chunks[i].place = direct ? TPV_CHUNK_DIRECT : places++;
+    }
+    uint64_t gathered = (uint64_t)places * stored->chunk_bytes;
+    stored->memory_bytes = gathered;
+    return ((gathered + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1)) + stored->chunk_count * sizeof *stored->chunks;
+}
+
+static tpv_status_t stored_create(tpv_entry_t *entry, tpv_view_t *view, uint32_t chunk_bytes, tpv_stored_t **stored) {
+    tpv_stored_t *s = calloc(1, sizeof *s);
+    if (!s) {
+        tpv_view_free(view);
+        return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for an export");
+    }
+    uint64_t bytes = tpv_view_stats(view).bytes;
+    s->entry = tpv_entry_hold(entry);
+    s->view = view;
+    s->chunk_bytes = chunk_bytes;
+    s->chunk_count = bytes / chunk_bytes + (bytes % chunk_bytes != 0);
+    if (s->chunk_count <= MOST_CHUNKS) s->chunks = calloc(s->chunk_count + 1, sizeof *s->chunks);
+    if (s->chunks) s->reserved = measure(s);
+    *stored = s;
+    return TPV_OK;
+}
+
+/* Take it out of the table in the order of its states, then free it. False while a lease is left. */
+static bool stored_retire(tpv_store_t *store, tpv_stored_t *stored) {
+    const tpv_table_t *table = store->options.table;
+    tpv_status_t status = tpv_export_withdraw(table, stored->export);
+    if (status == TPV_OK) status = tpv_export_close(table, stored->export);
+    if (status == TPV_OK) status = tpv_export_free(table, stored->export);
+    if (status != TPV_OK && status != TPV_ERR_STALE) return false;
+    note_used(store, store->used - stored->reserved);
+    stored_free(stored);
+    return true;
+}
+
+/* ---- making room; all under the mutex ---- */
+
+static int64_t last_moved(const tpv_store_t *store, const tpv_stored_t *stored) {
+    tpv_export_info_t info;
+    return tpv_export_read(store->options.table, stored->export, &info) == TPV_OK ? info.moved_ns : 0;
+}
+
+static tpv_eviction_t reason_of(const tpv_store_t *store, const tpv_stored_t *stored, int64_t moved, int64_t now) {
+    if (stored->withdrawn) return TPV_EVICTED_WITHDRAWN;
+    if (now - moved >= store->options.ttl_ns) return TPV_EVICTED_EXPIRED;
+    return stored->superseded ? TPV_EVICTED_SUPERSEDED : TPV_EVICTED_ROOM;
+}
+
+typedef struct {
+    tpv_stored_t *stored;
+    tpv_eviction_t reason;
+    int64_t moved;
+    bool chosen;
+} victim_t;
+
+static int compare_victims(const void *a, const void *b) {
+    const victim_t *x = a, *y = b;
+    if (x->reason != y->reason) return x->reason < y->reason ? -1 : 1;
+    return (x->moved > y->moved) - (x->moved < y->moved);
+}
+
+static void unlink_stored(tpv_store_t *store, const tpv_stored_t *stored) {
+    tpv_stored_t **link = &store->first;
+    while (*link != stored)
+        link = &(*link)->next;
+    *link = stored->next;
+}
+
+static void evict(tpv_store_t *store, tpv_stored_t *stored, tpv_eviction_t reason) {
+    int64_t withdrawn = stored->withdrawn_ns;
+    unlink_stored(store, stored);
+    if (stored_retire(store, stored)) {
+        tpv_metrics_evicted(store->options.metrics, reason, withdrawn ? tpv_clock_ns() - withdrawn : 0);
+        return;
+    }
+    /* Somebody else holds a lease in the table: it stays, withdrawn, until that has ended. */
+    stored->withdrawn = true;
+    stored->next = store->first;
+    store->first = stored;
+}
+
+/* In the order of victims until it suffices; then those that turn out not to be needed are spared. */
+static bool choose(victim_t *victims, size_t count, uint64_t needed) {
+    uint64_t sum = 0;
+    size_t end = 0;
+    for (; end < count && sum < needed; end++) {
+        victims[end].chosen = true;
+        sum += victims[end].stored->reserved;
+    }
+    if (sum < needed) return false;
+    for (size_t i = end; i-- > 0;) {
+        if (sum - victims[i].stored->reserved < needed) continue;
+        victims[i].chosen = false;
+        sum -= victims[i].stored->reserved;
+    }
+    return true;
+}
+
+static bool make_room(tpv_store_t *store, uint64_t needed) {
+    size_t count = 0;
+    for (tpv_stored_t *s = store->first; s; s = s->next)
+        count += s->users == 0;
+    victim_t *victims = calloc(count + 1, sizeof *victims);
+    if (!victims) return false;
+    int64_t now = tpv_clock_ns();
+    count = 0;
+    for (tpv_stored_t *s = store->first; s; s = s->next) {
+        if (s->users > 0) continue;
+        int64_t moved = last_moved(store, s);
+        victims[count++] = (victim_t){.stored = s, .moved = moved, .reason = reason_of(store, s, moved, now)};
+    }
+    qsort(victims, count, sizeof *victims, compare_victims);
+    bool enough = choose(victims, count, needed);
+    for (size_t i = 0; enough && i < count; i++)
+        if (victims[i].chosen) evict(store, victims[i].stored, victims[i].reason);
+    free(victims);
+    return enough;
+}
+
+static bool reserve(tpv_store_t *store, uint64_t bytes) {
+    uint64_t free_bytes = store->options.budget - store->used;
+    if (bytes > store->options.budget) return false;
+    if (bytes > free_bytes && !make_room(store, bytes - free_bytes)) return false;
+    if (bytes > store->options.budget - store->used) return false; /* a victim had a lease left */
+    note_used(store, store->used + bytes);
+    return true;
+}
+
+/* ---- using exports ---- */
+
+static tpv_stored_t *find(tpv_store_t *store, const tpv_entry_t *entry, const char *view_id) {
+    for (tpv_stored_t *s = store->first; s; s = s->next)
+        if (!s->withdrawn && s->entry == entry && strcmp(tpv_view_id(s->view), view_id) == 0) return s;
+    return NULL;
+}
+
+static bool evict_one_idle(tpv_store_t *store) {
+    for (tpv_stored_t *s = store->first; s; s = s->next) {
+        if (s->users > 0) continue;
+        evict(store, s, TPV_EVICTED_ROOM);
+        return true;
+    }
+    return false;
+}
+
+static tpv_status_t enter_table(tpv_store_t *store, tpv_stored_t *stored, int64_t deadline) {
+    tpv_export_key_t key = {.artifact_id = tpv_artifact_id(stored->entry->artifact),
+                            .view_id = tpv_view_id(stored->view),
+                            .device = store->device,
+                            .label = stored->entry->label};
+    tpv_export_role_t role;
+    tpv_status_t status = tpv_export_acquire(store->options.table, &key, deadline, &stored->export, &role);
+    if (status == TPV_ERR_NO_SPACE && evict_one_idle(store))
+        status = tpv_export_acquire(store->options.table, &key, deadline, &stored->export, &role);
+    if (status != TPV_OK) return status;
+    if (role != TPV_EXPORT_PREPARE)
+        return tpv_error_set(TPV_ERR_INTERNAL, "the life-cycle table has an export of ours that we do not hold");
+    return tpv_export_publish(store->options.table, stored->export, stored->reserved, store->options.ttl_ns);
+}
+
+static tpv_status_t add(tpv_store_t *store, tpv_stored_t *stored, int64_t deadline) {
+    if (!stored->chunks || !reserve(store, stored->reserved)) {
+        free(stored->chunks);
+        stored->chunks = NULL;
+        stored->memory_bytes = 0;
+        stored->reserved = 0;
+    }
+    tpv_status_t status = stored->memory_bytes > 0 ? map_memory(stored, stored->memory_bytes) : TPV_OK;
+    if (status == TPV_OK) status = enter_table(store, stored, deadline);
+    if (status != TPV_OK) {
+        note_used(store, store->used - stored->reserved);
+        return status;
+    }
+    stored->users = 1;
+    stored->next = store->first;
+    store->first = stored;
+    return TPV_OK;
+}
+
+tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_t *view, uint32_t chunk_bytes,
+                               int64_t deadline, tpv_stored_t **stored, bool *reused) {
+    tpv_stored_t *made = NULL;
+    *reused = true;
+    pthread_mutex_lock(&store->mutex);
+    *stored = find(store, entry, tpv_view_id(view));
+    if (*stored) (*stored)->users++;
+    pthread_mutex_unlock(&store->mutex);
+    if (*stored) {
+        tpv_view_free(view);
+        tpv_metrics_reused(store->options.metrics);
+        return TPV_OK;
+    }
+    /* Measured outside of the mutex; if an equal request was faster, its export is the one. */
+    TPV_TRY(stored_create(entry, view, chunk_bytes, &made));
+    tpv_status_t status = TPV_OK;
+    pthread_mutex_lock(&store->mutex);
+    *stored = find(store, entry, tpv_view_id(view));
+    *reused = *stored != NULL;
+    if (*reused) {
+        (*stored)->users++;
+    } else {
+        status = add(store, made, deadline);
+        *stored = made;
+    }
+    pthread_mutex_unlock(&store->mutex);
+    if (*reused || status != TPV_OK) stored_free(made);
+    if (*reused) tpv_metrics_reused(store->options.metrics);
+    return status;
+}
+
+void tpv_store_release(tpv_store_t *store, tpv_stored_t *stored) {
+    pthread_mutex_lock(&store->mutex);
+    stored->users--;
+    /* Nothing is kept of an export that is not cached. */
+    if (stored->users == 0 && (!stored->chunks || stored->withdrawn || stored->superseded))
+        evict(store, stored,
+              stored->withdrawn    ? TPV_EVICTED_WITHDRAWN
+              : stored->superseded ? TPV_EVICTED_SUPERSEDED
+                                   : TPV_EVICTED_UNCACHED);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+tpv_status_t tpv_store_reserve(tpv_store_t *store, uint64_t bytes, bool *got) {
+    if (bytes > store->options.budget)
+        return tpv_error_set(TPV_ERR_NO_MEMORY, "gathering needs %llu bytes of staging: the budget has %llu in all",
+                             (unsigned long long)bytes, (unsigned long long)store->options.budget);
+    pthread_mutex_lock(&store->mutex);
+    *got = reserve(store, bytes);
+    pthread_mutex_unlock(&store->mutex);
+    return TPV_OK;
+}
+
+void tpv_store_unreserve(tpv_store_t *store, uint64_t bytes) {
+    pthread_mutex_lock(&store->mutex);
+    note_used(store, store->used - bytes);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+void tpv_store_supersede(tpv_store_t *store, const tpv_entry_t *entry) {
+    pthread_mutex_lock(&store->mutex);
+    for (tpv_stored_t *s = store->first; s; s = s->next)
+        if (tpv_entry_is_older(s->entry, entry)) s->superseded = true;
+    pthread_mutex_unlock(&store->mutex);
+}
+
+void tpv_store_withdraw(tpv_store_t *store, const tpv_entry_t *entry) {
+    pthread_mutex_lock(&store->mutex);
+    for (tpv_stored_t *s = store->first; s; s = s->next) {
+        if (s->entry != entry || s->withdrawn) continue;
+        s->withdrawn = true;
+        s->withdrawn_ns = tpv_clock_ns();
+        tpv_export_withdraw(store->options.table, s->export);
+    }
+    pthread_mutex_unlock(&store->mutex);
+}
+
+bool tpv_store_sweep(tpv_store_t *store) {
+    pthread_mutex_lock(&store->mutex);
+    tpv_table_sweep(store->options.table, NULL);
+    int64_t now = tpv_clock_ns();
+    for (tpv_stored_t *s = store->first, *next; s; s = next) {
+        next = s->next;
+        if (s->users > 0) continue;
+        tpv_eviction_t reason = reason_of(store, s, last_moved(store, s), now);
+        if (reason != TPV_EVICTED_ROOM) evict(store, s, reason);
+    }
+    bool left = store->first != NULL;
+    pthread_mutex_unlock(&store->mutex);
+    return left;
+}
+
+void tpv_store_close(tpv_store_t *store) {
+    if (!store) return;
+    while (store->first) {
+        tpv_stored_t *stored = store->first;
+        store->first = stored->next;
+        if (stored_retire(store, stored)) continue;
+        TPV_WARN("an export of %s still has a lease: left to the next sweep", stored->entry->label);
+        stored_free(stored);
+    }
+    pthread_mutex_destroy(&store->mutex);
+    free(store);
+}

@@ -1,0 +1,34 @@
+#include "base/error.h"
+#include "tools/tpview/command.h"
+
+static const char help[] =
+    "Usage: tpview retire --source ADDR NAME@VERSION\n"
+    "\n"
+    "Have the running service at ADDR stop offering a checkpoint. Fetches in flight end as usual; then its exports\n"
+    "are freed.\n"
+    "\n"
+    "  --token-file FILE   bearer token for a service on TCP\n"
+    "  --deadline SECONDS  give up after that (default: none)\n"
+    "\n"
+    "Example:\n"
+    "  tpview retire --source unix:/tmp/tpviewd-0.sock qwen3-14b@1\n";
+
+static tpv_status_t retire(const tpv_arguments_t *arguments, const char *what) {
+    tpv_source_t *source = NULL;
+    if (!arguments->source) return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR is needed");
+    TPV_TRY(tpv_source_open(arguments->source, arguments->token, &source));
+    tpv_status_t status = tpv_source_retire(source, what, arguments->deadline_s);
+    tpv_source_close(source);
+    return status;
+}
+
+int tpv_command_retire(int argc, char **argv) {
+    tpv_arguments_t arguments;
+    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline", 1, help);
+    if (code < 0) {
+        tpv_status_t status = retire(&arguments, argv[arguments.first]);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+    }
+    tpv_arguments_clear(&arguments);
+    return code;
+}

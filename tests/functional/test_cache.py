@@ -1,0 +1,156 @@
+"""The service's export cache: reuse, expiry, shared gathers, budget, versions that come and go."""
+
+import json
+import re
+import subprocess
+import time
+import urllib.request
+
+import pytest
+from conftest import LIMIT_S
+
+
+@pytest.fixture
+def cache(tiny, start_service, sockets, tpview, tmp_path):
+    """A service on a tiny checkpoint with options of the test's choice, and what one asks of it."""
+
+    class Cache:
+        def __init__(self, *options):
+            path = sockets / f"cache{len(list(sockets.iterdir()))}.sock"
+            self.service = start_service(f"m@1={tiny('qwen3')}", "--listen", "127.0.0.1:0", "--unix", path, *options)
+
+        def metric(self, name: str) -> float:
+            with urllib.request.urlopen(f"http://{self.service.tcp}/metrics", timeout=LIMIT_S) as answer:
+                found = re.search(rf"^tpview_{re.escape(name)} (\S+)$", answer.read().decode(), re.M)
+            return float(found[1])
+
+        def wait(self, name: str, value: float) -> None:
+            deadline = time.monotonic() + LIMIT_S
+            while self.metric(name) != value:
+                assert time.monotonic() < deadline, (name, self.metric(name), value)
+                time.sleep(0.02)
+
+        def command(self, rank=0, size=2, name="m", *more):
+            return ("fetch", "--source", self.service.source, "--artifact", name, "--tp-size", size, "--tp-rank", rank,
+                    "--out", tmp_path / f"{name}-{size}-{rank}", "--deadline", LIMIT_S, "--json", "--chunk", "4K", *more)
+
+        def fetch(self, *arguments):
+            done = tpview(*self.command(*arguments))
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+    return Cache
+
+
+def test_second_fetch_is_warm_and_cold_again_after_its_time(cache, check_view, tiny, tmp_path):
+    c = cache("--export-ttl", 1.5)
+    assert c.fetch()["export"] == "cold"
+    assert c.fetch()["export"] == "warm"
+    assert c.metric("gathers_started_total") == 1
+    c.wait('exports_retired_total{reason="expired"}', 1)
+    assert c.metric("budget_used_bytes") == 0
+    assert c.fetch()["export"] == "cold"
+    assert c.metric("gathers_started_total") == 2
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "m-2-0").returncode == 0
+
+
+def test_looking_does_not_keep_an_export(cache):
+    c = cache("--export-ttl", 1.5)
+    c.fetch()
+    deadline = time.monotonic() + LIMIT_S
+    while c.metric('exports_retired_total{reason="expired"}') == 0:
+        assert time.monotonic() < deadline
+        urllib.request.urlopen(f"http://{c.service.tcp}/v1/leases", timeout=LIMIT_S).read()
+
+
+def test_eight_at_once_share_one_gather(cache, build, environ, check_view, tiny, tmp_path):
+    c = cache()
+    fetches = [subprocess.Popen([build / "bin/tpview", *map(str, c.command()[:-5]), "--deadline", str(LIMIT_S), "--chunk", "4K",
+                                 "--out", tmp_path / f"view{i}"], env=environ, stdout=subprocess.DEVNULL) for i in range(8)]
+    assert [fetch.wait(LIMIT_S) for fetch in fetches] == [0] * 8
+    assert c.metric("gathers_started_total") == 1
+    assert c.metric("exports_reused_total") == 7
+    once = c.metric("bytes_gathered_total") + c.metric("bytes_direct_total")
+    assert once + c.metric("bytes_reused_total") == c.metric("bytes_sent_total")
+    assert once == c.metric("bytes_sent_total") / 8
+    for i in range(8):
+        assert check_view(tiny("qwen3"), 2, 0, tmp_path / f"view{i}").returncode == 0
+
+
+def test_budget_is_kept_and_the_longest_unmoved_goes(cache):
+    probe = cache()
+    probe.fetch(0, 2)
+    one = int(probe.metric("budget_used_bytes"))
+    c = cache("--budget", one + one // 2)
+    for rank in (0, 1, 0):
+        assert c.fetch(rank, 2)["export"] == "cold"
+    assert c.metric('exports_retired_total{reason="room"}') == 2
+    assert c.metric("budget_peak_bytes") <= one + one // 2
+
+
+def test_without_room_a_fetch_still_works(cache, check_view, tiny, tmp_path):
+    c = cache("--budget", "64K")
+    for _ in range(2):
+        assert c.fetch(1, 4)["export"] == "cold"
+    assert c.metric('exports_retired_total{reason="uncached"}') == 2
+    assert c.metric("budget_peak_bytes") <= 64 << 10
+    assert check_view(tiny("qwen3"), 4, 1, tmp_path / "m-4-1").returncode == 0
+
+
+def test_many_versions_and_ranks_stay_within_the_budget(cache, tiny, tpview):
+    probe = cache()
+    probe.fetch(0, 8)
+    budget = 3 * int(probe.metric("budget_used_bytes"))
+    c = cache("--budget", budget)
+    def of_version(version: int):
+        return tiny("qwen3", vocab_size=1024 + 512 * version)
+
+    for version in range(2, 12):
+        done = tpview("publish", "--source", c.service.source, f"m@{version}={of_version(version)}")
+        assert done.returncode == 0, done.stderr
+        for rank in range(8):
+            assert c.fetch(rank, 8)["artifact"] == f"m@{version}"
+    print("peak", c.metric("budget_peak_bytes"), "of", budget)
+    assert 0 < c.metric("budget_peak_bytes") <= budget
+    assert c.metric('exports_retired_total{reason="superseded"}') > 0
+
+
+def test_a_new_version_and_the_end_of_the_old(cache, tiny, tpview):
+    c = cache()
+    assert c.fetch()["artifact"] == "m@1"
+    assert tpview("publish", "--source", c.service.source, f"m@2={tiny('qwen3-odd-vocabulary')}").returncode == 0
+    assert c.fetch()["artifact"] == "m@2"
+    c.wait('exports_retired_total{reason="superseded"}', 1)
+    done = tpview("retire", "--source", c.service.source, "m@2")
+    assert done.returncode == 0, done.stderr
+    c.wait('exports_retired_total{reason="withdrawn"}', 1)
+    assert c.fetch()["artifact"] == "m@1"
+    done = tpview(*c.command(0, 2, "m@2"))
+    assert done.returncode == 1 and "m@2" in done.stderr
+    assert tpview("retire", "--source", c.service.source, "m@2").returncode == 1
+
+
+def test_publish_is_for_those_who_are_trusted(cache, tiny, tpview):
+    c = cache()
+    done = tpview("publish", "--source", c.service.tcp, f"m@2={tiny('qwen3')}")
+    assert done.returncode == 1 and "Unix socket" in done.stderr
+    done = tpview("retire", "--source", c.service.tcp, "m@1")
+    assert done.returncode == 1 and "Unix socket" in done.stderr
+    done = tpview("publish", "--source", c.service.source, f"m@1={tiny('qwen3')}")
+    assert done.returncode == 2 and "already" in done.stderr
+    done = tpview("publish", "--source", c.service.source, "m@2=/nowhere")
+    assert done.returncode == 1 and "/nowhere" in done.stderr
+
+
+def test_whole_tensors_when_the_source_cannot_hold_a_view(cache, check_view, tiny, tmp_path, tpview):
+    c = cache("--budget", "4K")
+    done = tpview(*c.command(1, 4))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["canonical"] and result["export"] == "whole" and result["artifact"] == "m@1"
+    assert result["wire_bytes"] > 2 * result["needed_bytes"]
+    assert "whole tensors" in done.stderr and "staging" in done.stderr
+    assert check_view(tiny("qwen3"), 4, 1, tmp_path / "m-4-1").returncode == 0
+    assert c.metric('fetches_finished_total{status="no_memory"}') == 1
+    done = tpview(*c.command(1, 4, "m", "--no-fallback"))
+    assert done.returncode == 1 and "staging" in done.stderr

@@ -1,0 +1,516 @@
+/* TP rules: words, patterns, plan files, and every reason for which a plan is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/view_fixture.h"
+#include "view/plan_rules.h"
+
+static void plan_refused(const tpv_artifact_t *artifact, tpv_plan_options_t options, tpv_status_t status,
+                         const char *message) {
+    tpv_view_t *view = (tpv_view_t *)1;
+    if (options.plan) options.plan_length = strlen(options.plan);
+    assert_int_equal(tpv_view_plan(artifact, &options, &view), status);
+    assert_null(view);
+    assert_string_equal(tpv_error_message(), message);
+}
+
+static void model_refused(const test_model_t *model, tpv_plan_options_t options, const char *message) {
+    tpv_artifact_t *artifact = test_model_index(model);
+    plan_refused(artifact, options, TPV_ERR_PLAN, message);
+    tpv_artifact_close(artifact);
+}
+
+static tpv_view_t *plan_with(const tpv_artifact_t *artifact, const char *plan, uint32_t size, uint32_t rank,
+                             bool fuse) {
+    tpv_plan_options_t options = {
+        .tp_size = size, .tp_rank = rank, .fuse = fuse, .plan = plan, .plan_length = strlen(plan)};
+    tpv_view_t *view = NULL;
+    if (tpv_view_plan(artifact, &options, &view) != TPV_OK) fail_msg("%s: %s", plan, tpv_error_message());
+    return view;
+}
+
+static void patterns(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern, *name;
+        bool matches;
+    } cases[] = {
+        {"layers.*.self_attn.q_proj", "model.layers.11.self_attn.q_proj", true},
+        {"layers.*.self_attn.q_proj", "layers.11.self_attn.q_proj", true},
+        {"layers.*.self_attn.q_proj", "x.layers.11.self_attn.q_proj", false},
+        {"layers.*.self_attn.q_proj", "layers.1.1.self_attn.q_proj", false},
+        {"layers.*.self_attn.q_proj", "layers.11.self_attn.q_projx", false},
+        {"model.layers.*", "model.layers.0", true},
+        {"model.layers.*", "model.layers.0.x", false},
+        {"model.layers.**", "model.layers.0.x", true},
+        {"**.q_proj", "a.b.c.q_proj", true},
+        {"**.q_proj", "q_proj", false},
+        {"**q_proj", "q_proj", true},
+        {"**.experts.*.w?", "a.b.experts.12.w2", true},
+        {"**.experts.*.w?", "a.b.experts.12.w", false},
+        {"a?c", "a.c", false},
+        {"**a.*b", "xa.ya.zb", true},
+        {"**a.*b.**c", "a.xb.a.yb.zc", true},
+        {"*", "", true},
+        {"", "", true},
+        {"", "x", false},
+        {"**", "anything.at.all", true},
+        {"*.*", "a.b", true},
+        {"*.*", "a.b.c", false},
+        {"l*y*r", "layer", true},
+        {"l*y*r", "lay.er", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (tpv_pattern_matches(cases[i].pattern, cases[i].name) != cases[i].matches)
+            fail_msg("%s on %s", cases[i].pattern, cases[i].name);
+}
+
+/* m [8, 12], v [8], stack [4, 6, 8], model.layers.N.mlp.down_proj [4, 8] */
+static tpv_artifact_t *small_index(void) {
+    test_index_t index;
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 12), "m.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8), "m.bias");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(4, 6, 8), "stack");
+    return test_index_finish(&index, NULL);
+}
+
+static void shape_is(const tpv_view_t *view, const char *name, uint32_t dims, uint64_t a, uint64_t b, uint64_t c) {
+    const tpv_output_t *output = test_output(view, name);
+    assert_int_equal(output->dims, dims);
+    assert_int_equal(output->shape[0], a);
+    if (dims > 1) assert_int_equal(output->shape[1], b);
+    if (dims > 2) assert_int_equal(output->shape[2], c);
+}
+
+static void words(void **state) {
+    (void)state;
+    static const struct {
+        const char *word;
+        uint64_t m[2], bias, stack[3];
+    } cases[] = {
+        {"replicate", {8, 12}, 8, {4, 6, 8}},
+        {"sequence_parallel", {8, 12}, 8, {4, 6, 8}},
+        {"replicated_with_grad_allreduce", {8, 12}, 8, {4, 6, 8}},
+        {"gather", {8, 12}, 8, {4, 6, 8}},
+        {"ep_router", {8, 12}, 8, {4, 6, 8}},
+        {"moe_tp_experts", {8, 12}, 8, {4, 6, 8}},
+        {"mla_kv_a_proj", {8, 12}, 8, {4, 6, 8}},
+        {"colwise", {4, 12}, 4, {4, 3, 8}},
+        {"colwise_rep", {4, 12}, 4, {4, 3, 8}},
+        {"colwise_gather_output", {4, 12}, 4, {4, 3, 8}},
+        {"local_colwise", {4, 12}, 4, {4, 3, 8}},
+        {"rowwise", {8, 6}, 8, {4, 6, 4}},
+        {"rowwise_rep", {8, 6}, 8, {4, 6, 4}},
+        {"rowwise_split_input", {8, 6}, 8, {4, 6, 4}},
+        {"local_rowwise", {8, 6}, 8, {4, 6, 4}},
+        {"embedding_rowwise", {4, 12}, 4, {2, 6, 8}},
+        {"grouped_gemm", {4, 12}, 4, {2, 6, 8}},
+        {"embedding_colwise", {8, 6}, 8, {4, 6, 4}},
+        {"packed_rowwise", {8, 6}, 8, {4, 6, 4}},
+        {"local_packed_rowwise", {8, 6}, 8, {4, 6, 4}},
+        {"vocab_parallel", {32, 12}, 32, {32, 6, 8}},
+    };
+    tpv_artifact_t *artifact = small_index();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char plan[200];
+        snprintf(plan, sizeof plan, "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"%s\",\"stack\":\"%s\"}}",
+                 cases[i].word, cases[i].word);
+        tpv_view_t *view = plan_with(artifact, plan, 2, 1, false);
+        shape_is(view, "m.weight", 2, cases[i].m[0], cases[i].m[1], 0);
+        shape_is(view, "m.bias", 1, cases[i].bias, 0, 0);
+        shape_is(view, "stack", 3, cases[i].stack[0], cases[i].stack[1], cases[i].stack[2]);
+        tpv_view_free(view);
+    }
+    tpv_artifact_close(artifact);
+}
+
+/* Each half of the packed axis is cut on its own. */
+static void packed_words(void **state) {
+    (void)state;
+    tpv_artifact_t *artifact = small_index();
+    tpv_view_t *view = plan_with(artifact,
+                                 "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"packed_colwise\"},"
+                                 "\"default\":\"replicate\"}",
+                                 4, 3, false);
+    shape_is(view, "m.weight", 2, 2, 12, 0);
+    assert_non_null(strstr(tpv_view_json(view), "{\"offset\":36,\"sizes\":[12],\"strides\":[1],\"tensor\":\"m.weight\","
+                                                "\"to\":{\"offset\":0,\"strides\":[1]}}"));
+    assert_non_null(strstr(tpv_view_json(view), "{\"offset\":84,\"sizes\":[12],\"strides\":[1],\"tensor\":\"m.weight\","
+                                                "\"to\":{\"offset\":12,\"strides\":[1]}}"));
+    assert_non_null(strstr(tpv_view_json(view), "{\"offset\":7,\"sizes\":[],\"strides\":[],\"tensor\":\"m.bias\","
+                                                "\"to\":{\"offset\":1,\"strides\":[]}}"));
+    tpv_view_free(view);
+    view = plan_with(artifact,
+                     "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"packed_rowwise\"},\"default\":\"replicate\"}",
+                     3, 2, false);
+    assert_non_null(
+        strstr(tpv_view_json(view),
+               "{\"offset\":4,\"sizes\":[8,2],\"strides\":[12,1],\"tensor\":\"m.weight\",\"to\":{\"offset\":0,"
+               "\"strides\":[4,1]}}"));
+    assert_non_null(
+        strstr(tpv_view_json(view),
+               "{\"offset\":10,\"sizes\":[8,2],\"strides\":[12,1],\"tensor\":\"m.weight\",\"to\":{\"offset\":2,"
+               "\"strides\":[4,1]}}"));
+    tpv_view_free(view);
+    tpv_artifact_close(artifact);
+}
+
+static void plan_file_faults(void **state) {
+    (void)state;
+    static const struct {
+        const char *plan;
+        tpv_status_t status;
+        const char *message;
+    } faults[] = {
+        {"nonsense", TPV_ERR_FORMAT, "plan file: bad JSON at byte 0: expected an object"},
+        {"{}", TPV_ERR_FORMAT, "plan file: plan: \"format\" must be a string of 1 to 1024 bytes"},
+        {"{\"format\":\"tpview-plan-2\"}", TPV_ERR_FORMAT,
+         "plan file: format \"tpview-plan-2\", expected \"tpview-plan-1\" or \"tpview-view-1\""},
+        {"{\"format\":\"tpview-plan-1\",\"rules\":{}}", TPV_ERR_FORMAT, "plan file: plan: unknown key \"rules\""},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":[]}", TPV_ERR_FORMAT,
+         "plan file: \"tp_plan\" must be an object of at most 4096 rules"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":1}}", TPV_ERR_FORMAT,
+         "plan file: rule \"m\": expected a word"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"sideways\"}}", TPV_ERR_FORMAT,
+         "plan file: rule \"m\": unknown word \"sideways\": expected one such as colwise, rowwise, packed_colwise, "
+         "embedding_rowwise, vocab_parallel or replicate"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"local\"}}", TPV_ERR_PLAN,
+         "plan file: rule \"m\": \"local\" divides the values by tp_size, which is not a slice: expected a word that "
+         "cuts or replicates"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{},\"default\":\"skip\"}", TPV_ERR_FORMAT,
+         "plan file: \"default\" is \"skip\", expected \"error\" or \"replicate\""},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{},\"heads\":{\"m\":8}}", TPV_ERR_FORMAT,
+         "plan file: m: expected a JSON object"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{},\"heads\":{\"m\":{}}}", TPV_ERR_FORMAT,
+         "plan file: heads of \"m\": \"count\" is missing"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise\",\"m\":\"rowwise\"}}", TPV_ERR_FORMAT,
+         "plan file: bad JSON: a name appears twice"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"replicate\"}}", TPV_ERR_PLAN,
+         "stack: no rule of the plan matches it, and \"default\" is not \"replicate\""},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise\",\"*\":\"rowwise\"}}", TPV_ERR_PLAN,
+         "m.bias: the rules \"m\": colwise and \"*\": rowwise both match it"},
+        {"{\"format\":\"tpview-plan-1\"}", TPV_ERR_PLAN,
+         "plan file: the checkpoint has no config.json that tells its model_type: give a plan file"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"**\":\"colwise\"}}", TPV_ERR_PLAN,
+         "m.weight: 8 rows do not divide by tp_size 3"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"packed_colwise\",\"stack\":\"replicate\"}}", TPV_ERR_PLAN,
+         "m.weight: two packed halves of 8 rows do not divide by tp_size 3"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"**\":\"vocab_parallel\"}}", TPV_ERR_PLAN,
+         "m.weight: 8 rows, padded to 64, do not divide by tp_size 3"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"rowwise\",\"stack\":\"rowwise\"}}", TPV_ERR_PLAN,
+         "stack: 8 rows do not divide by tp_size 3"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"rowwise\",\"stack\":\"replicate\"},"
+         "\"heads\":{\"m\":{\"count\":4}}}",
+         TPV_ERR_PLAN, "m.weight: 4 heads do not divide by tp_size 3"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"rowwise\",\"stack\":\"replicate\"},"
+         "\"heads\":{\"m\":{\"count\":5}}}",
+         TPV_ERR_PLAN, "m.weight: 12 columns do not divide into 5 heads"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise\",\"stack\":\"replicate\"},"
+         "\"heads\":{\"m\":{\"count\":2,\"replicate\":true}}}",
+         TPV_ERR_PLAN, "m.weight: 2 heads cannot be replicated evenly over tp_size 3"},
+    };
+    tpv_artifact_t *artifact = small_index();
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        plan_refused(artifact, (tpv_plan_options_t){.tp_size = 3, .plan = faults[i].plan}, faults[i].status,
+                     faults[i].message);
+    tpv_artifact_close(artifact);
+}
+
+static void arguments(void **state) {
+    (void)state;
+    tpv_artifact_t *artifact = small_index();
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 0}, TPV_ERR_ARGUMENT,
+                 "tp_size 0 is out of range: expected 1 to 1024");
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 1025}, TPV_ERR_ARGUMENT,
+                 "tp_size 1025 is out of range: expected 1 to 1024");
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 4, .tp_rank = 4}, TPV_ERR_ARGUMENT,
+                 "tp_rank 4 is out of range: expected less than tp_size 4");
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 1}, TPV_ERR_PLAN,
+                 "the checkpoint has no config.json that tells its model_type: give a plan file");
+    tpv_artifact_close(artifact);
+}
+
+static void heads_of_a_plan_file(void **state) {
+    (void)state;
+    tpv_artifact_t *artifact = small_index();
+    tpv_view_t *view =
+        plan_with(artifact,
+                  "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise\",\"stack\":\"replicate\"},"
+                  "\"heads\":{\"m\":{\"count\":2,\"replicate\":true}}}",
+                  6, 4, false);
+    shape_is(view, "m.weight", 2, 4, 12, 0);
+    assert_non_null(strstr(tpv_view_json(view), "{\"offset\":4,\"sizes\":[4],\"strides\":[1],\"tensor\":\"m.bias\""));
+    tpv_view_free(view);
+    tpv_artifact_close(artifact);
+}
+
+/* Hugging Face's own plan for the family, with what it leaves out, gives the built-in plan's view. */
+static void a_plan_of_hugging_face(void **state) {
+    (void)state;
+    test_model_t model = test_llama();
+    tpv_artifact_t *artifact = test_model_index(&model);
+    const char *plan = "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\",\"tp_plan\":{"
+                       "\"layers.*.self_attn.q_proj\":\"colwise\",\"layers.*.self_attn.k_proj\":\"colwise\","
+                       "\"layers.*.self_attn.v_proj\":\"colwise\",\"layers.*.self_attn.o_proj\":\"rowwise\","
+                       "\"layers.*.mlp.gate_proj\":\"colwise\",\"layers.*.mlp.up_proj\":\"colwise\","
+                       "\"layers.*.mlp.down_proj\":\"rowwise\",\"lm_head\":\"colwise_gather_output\","
+                       "\"model.embed_tokens.weight\":\"embedding_rowwise\"}}";
+    for (uint32_t size = 1; size <= 8; size *= 2) {
+        tpv_view_t *a = plan_with(artifact, plan, size, size - 1, size == 2);
+        tpv_view_t *b = test_plan(artifact, size, size - 1, size == 2);
+        assert_string_equal(tpv_view_json(a), tpv_view_json(b));
+        assert_string_equal(tpv_view_id(a), tpv_view_id(b));
+        tpv_view_free(a);
+        tpv_view_free(b);
+    }
+    /* Without "tp_plan" the built-in rules stay. */
+    tpv_view_t *a = plan_with(artifact, "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\"}", 2, 0, false);
+    tpv_view_t *b = test_plan(artifact, 2, 0, false);
+    assert_string_equal(tpv_view_id(a), tpv_view_id(b));
+    /* A plan file may be a view that was planned before. */
+    tpv_view_t *c = plan_with(artifact, tpv_view_json(b), 2, 0, false);
+    assert_string_equal(tpv_view_id(c), tpv_view_id(b));
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .fuse = true, .plan = tpv_view_json(b)}, TPV_ERR_ARGUMENT,
+                 "the plan file is an explicit view, which says itself what is fused: expected no request to fuse");
+    tpv_view_free(a);
+    tpv_view_free(b);
+    tpv_view_free(c);
+    tpv_artifact_close(artifact);
+}
+
+static void fusing_needs_all_parts_alike(void **state) {
+    (void)state;
+    test_model_t model = test_llama();
+    tpv_artifact_t *artifact = test_model_index(&model);
+    plan_refused(
+        artifact,
+        (tpv_plan_options_t){.tp_size = 2,
+                             .fuse = true,
+                             .plan = "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\",\"tp_plan\":{"
+                                     "\"**.q_proj\":\"colwise\",\"**.k_proj\":\"colwise\"}}"},
+        TPV_ERR_PLAN,
+        "model.layers.0.self_attn.v_proj.weight: cannot be fused into model.layers.0.self_attn.qkv_proj.weight: "
+        "its rule is missing, expected colwise");
+    plan_refused(artifact,
+                 (tpv_plan_options_t){.tp_size = 2,
+                                      .fuse = true,
+                                      .plan = "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\",\"tp_plan\":{"
+                                              "\"**.k_proj\":\"colwise\"}}"},
+                 TPV_ERR_PLAN,
+                 "model.layers.0.self_attn.q_proj.weight: no rule of the plan matches it, "
+                 "model.layers.0.self_attn.qkv_proj.weight needs one");
+    tpv_artifact_close(artifact);
+    test_index_t index;
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4), "k_proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 6), "q_proj.weight");
+    test_index_add(&index, TPV_DTYPE_F16, TEST_SHAPE(8, 4), "v_proj.weight");
+    artifact = test_index_finish(&index, NULL);
+    const char *plan = "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"*\":\"colwise\"}}";
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .fuse = true, .plan = plan}, TPV_ERR_PLAN,
+                 "k_proj.weight: cannot be fused into qkv_proj.weight: its rows do not go with those of q_proj.weight");
+    tpv_artifact_close(artifact);
+}
+
+static void built_in_plans_that_do_not_divide(void **state) {
+    (void)state;
+    test_model_t model = test_qwen3_14b();
+    model.config.num_hidden_layers = 1;
+    /* 17408 divides by 16, 40 heads do not. */
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 16},
+                  "model.layers.0.self_attn.o_proj.weight: 40 heads do not divide by tp_size 16");
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 16, .fuse = true},
+                  "model.layers.0.self_attn.o_proj.weight: 40 heads do not divide by tp_size 16");
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 3},
+                  "lm_head.weight: 151936 rows, padded to 151936, do not divide by tp_size 3");
+    model.config.intermediate_size = 17400;
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 16},
+                  "model.layers.0.mlp.down_proj.weight: 17400 columns do not divide by tp_size 16");
+
+    model = test_llama();
+    model.config.num_attention_heads = 12; /* 42 rows each, and 3 key/value heads */
+    model.config.num_key_value_heads = 3;
+    model.config.head_dim = 42;
+    model.config.vocab_size = 64 * 24;
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 4},
+                  "model.layers.0.self_attn.k_proj.weight: 3 heads cannot be replicated evenly over tp_size 4");
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2},
+                  "model.layers.0.self_attn.k_proj.weight: 3 heads do not divide by tp_size 2");
+}
+
+static void heads_that_config_json_denies(void **state) {
+    (void)state;
+    test_model_t model = test_llama();
+    tpv_artifact_t *right = test_model_index(&model);
+    test_index_t index;
+    test_index_begin(&index);
+    for (size_t i = 0; i < tpv_artifact_tensor_count(right); i++) {
+        const tpv_tensor_t *tensor = tpv_artifact_tensor(right, i);
+        test_index_add(&index, tensor->dtype, tensor->shape, "%s", tensor->name);
+    }
+    model.config.head_dim = 32;
+    tpv_artifact_t *artifact = test_index_finish(&index, &model.config);
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2}, TPV_ERR_PLAN,
+                 "model.layers.0.self_attn.k_proj.weight: 128 rows are not 2 heads of 32");
+    tpv_artifact_close(artifact);
+    tpv_artifact_close(right);
+}
+
+static void missing_and_unknown_tensors(void **state) {
+    (void)state;
+    test_model_t model = test_llama();
+    model.leave_out = "model.layers.1.mlp.up_proj.weight";
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2},
+                  "model.layers.1.mlp.up_proj.weight: missing in the checkpoint");
+    model = test_llama();
+    model.no_head = true;
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2}, "lm_head.weight: missing in the checkpoint");
+    model = test_llama();
+    model.attention_bias = true;
+    model.leave_out = "model.layers.1.self_attn.v_proj.bias";
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2, .fuse = true},
+                  "model.layers.1.self_attn.v_proj.bias: missing in the checkpoint, "
+                  "model.layers.1.self_attn.qkv_proj.bias needs it");
+    model.leave_out = "model.layers.1.self_attn.q_proj.bias";
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2, .fuse = true},
+                  "model.layers.1.self_attn.q_proj.bias: missing in the checkpoint, "
+                  "model.layers.1.self_attn.qkv_proj.bias needs it");
+    model = test_llama();
+    model.head_norms = true; /* not part of llama */
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2},
+                  "model.layers.0.self_attn.k_norm.weight: no rule of the plan matches it, and \"default\" is not "
+                  "\"replicate\"");
+    strcpy(model.config.model_type, "gemma");
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2},
+                  "model_type \"gemma\" has no built-in plan (llama, mistral, qwen2, qwen3, qwen3_moe and mixtral "
+                  "have): give a plan file");
+    model = test_llama();
+    model.config.num_hidden_layers = 0;
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2},
+                  "config.json lacks num_attention_heads or num_hidden_layers, which the built-in plan needs");
+}
+
+static void quantisation_blocks(void **state) {
+    (void)state;
+    test_model_t model = test_qwen3_32b();
+    model.config.num_hidden_layers = 1;
+    model.config.weight_block_size[0] = model.config.weight_block_size[1] = 128;
+    model.block_scales = true;
+    tpv_artifact_t *artifact = test_model_index(&model);
+    tpv_view_free(test_plan(artifact, 8, 7, true));
+    tpv_artifact_close(artifact);
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 16, .tp_rank = 1},
+                  "model.layers.0.mlp.down_proj.weight_scale_inv: the slice [1600, 3200) of "
+                  "model.layers.0.mlp.down_proj.weight has an edge inside of a quantisation block of 128 columns "
+                  "(tp_size 16)");
+    model.config.weight_block_size[0] = model.config.weight_block_size[1] = 0;
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 2},
+                  "model.layers.0.mlp.down_proj.weight_scale_inv: its shape fits neither the rows of "
+                  "model.layers.0.mlp.down_proj.weight nor its quantisation blocks (weight_block_size in config.json "
+                  "is [0, 0])");
+    /* 3 * 64 rows of q end inside of a block: whole, they can be sent, but not with k below them. */
+    model = test_llama();
+    model.config.hidden_size = 256;
+    model.config.num_attention_heads = 3;
+    model.config.num_key_value_heads = 3;
+    model.config.head_dim = 64;
+    model.config.weight_block_size[0] = model.config.weight_block_size[1] = 128;
+    model.block_scales = true;
+    artifact = test_model_index(&model);
+    tpv_view_free(test_plan(artifact, 1, 0, false));
+    tpv_artifact_close(artifact);
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 1, .fuse = true},
+                  "model.layers.0.self_attn.q_proj.weight_scale_inv: cannot be fused into "
+                  "model.layers.0.self_attn.qkv_proj.weight_scale_inv: its rows end inside of a quantisation block of "
+                  "128");
+}
+
+static void packed_parameters_are_only_sent_whole(void **state) {
+    (void)state;
+    test_index_t index;
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_I32, TEST_SHAPE(16, 8), "a.qweight");
+    test_index_add(&index, TPV_DTYPE_F16, TEST_SHAPE(4, 8), "a.scales");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(4, 8), "b.weight_scale");
+    tpv_artifact_t *artifact = test_index_finish(&index, NULL);
+    const char *plan = "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"a\":\"colwise\",\"b\":\"replicate\"}}";
+    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .plan = plan}, TPV_ERR_PLAN,
+                 "a.qweight: cannot be cut colwise: parameters of this kind (packed, GPTQ, AWQ, …) are only sent "
+                 "whole; give a plan file that replicates them or has explicit slices");
+    tpv_view_free(plan_with(artifact, plan, 1, 0, false));
+    tpv_view_free(plan_with(artifact,
+                            "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"a.qweight\":\"rowwise\",\"a.scales\":"
+                            "\"rowwise\",\"b\":\"replicate\"}}",
+                            2, 0, false));
+    plan_refused(
+        artifact,
+        (tpv_plan_options_t){.tp_size = 2, .plan = "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"**\":\"colwise\"}}"},
+        TPV_ERR_PLAN, "b.weight_scale: there is no b.weight whose cut it could follow");
+    tpv_artifact_close(artifact);
+}
+
+static void scales_of_channels(void **state) {
+    (void)state;
+    test_index_t index;
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_F8_E4M3, TEST_SHAPE(16, 8), "col.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(16, 1), "col.weight_scale");
+    test_index_add(&index, TPV_DTYPE_F8_E4M3, TEST_SHAPE(16, 8), "row.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(16), "row.weight_scale");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SCALAR, "row.input_scale");
+    tpv_artifact_t *artifact = test_index_finish(&index, NULL);
+    tpv_view_t *view = plan_with(
+        artifact, "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"col\":\"colwise\",\"row\":\"rowwise\"}}", 4, 3, false);
+    shape_is(view, "col.weight_scale", 2, 4, 1, 0);
+    shape_is(view, "row.weight_scale", 1, 16, 0, 0);
+    assert_int_equal(test_output(view, "row.input_scale")->dims, 0);
+    tpv_view_free(view);
+    tpv_artifact_close(artifact);
+}
+
+static void tied_embeddings_cut_in_two_ways(void **state) {
+    (void)state;
+    test_model_t model = test_qwen3_06b();
+    model.config.num_hidden_layers = 1;
+    tpv_artifact_t *artifact = test_model_index(&model);
+    plan_refused(artifact,
+                 (tpv_plan_options_t){.tp_size = 2,
+                                      .plan = "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\",\"tp_plan\":{"
+                                              "\"lm_head\":\"colwise_rep\",\"embed_tokens\":\"replicate\"}}"},
+                 TPV_ERR_PLAN,
+                 "lm_head.weight: config.json ties it to model.embed_tokens.weight, but the plan cuts it colwise_rep "
+                 "and the embedding replicate");
+    tpv_view_free(plan_with(artifact,
+                            "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\",\"tp_plan\":{"
+                            "\"lm_head\":\"colwise_rep\",\"embed_tokens\":\"embedding_rowwise\"}}",
+                            2, 0, false));
+    tpv_artifact_close(artifact);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(patterns),
+        cmocka_unit_test(words),
+        cmocka_unit_test(packed_words),
+        cmocka_unit_test(plan_file_faults),
+        cmocka_unit_test(arguments),
+        cmocka_unit_test(heads_of_a_plan_file),
+        cmocka_unit_test(a_plan_of_hugging_face),
+        cmocka_unit_test(fusing_needs_all_parts_alike),
+        cmocka_unit_test(built_in_plans_that_do_not_divide),
+        cmocka_unit_test(heads_that_config_json_denies),
+        cmocka_unit_test(missing_and_unknown_tensors),
+        cmocka_unit_test(quantisation_blocks),
+        cmocka_unit_test(packed_parameters_are_only_sent_whole),
+        cmocka_unit_test(scales_of_channels),
+        cmocka_unit_test(tied_embeddings_cut_in_two_ways),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
