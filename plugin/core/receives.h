@@ -9,7 +9,7 @@
  * kind of message, notices go back to the sender, one for each receive, and every message from then on has a place
  * before it is sent (core/credits.h is the sender's half). Messages of the first tag that were under way by then, and
  * stand before others, are kept in memory until their receive is posted: "early". Comms with one tag, which is all that
- * NCCL makes unless its PXN feature shares comms between ranks, never send a notice and never copy.
+ * NCCL moves data on unless its PXN feature shares comms between ranks, never send a notice and never copy.
  *
  * All of it belongs to the one thread that moves the comm's data.
  */
