@@ -57,6 +57,7 @@ typedef struct tpv_fetch_options {
     uint32_t comms;       /* 1 to TPV_MAX_COMMS; 0: TPVIEW_COMMS */
     uint64_t chunk_bytes; /* TPV_MIN_CHUNK to TPV_MAX_CHUNK; 0: TPVIEW_CHUNK_BYTES */
     bool no_digests;      /* do not compare chunk digests */
+    bool no_fallback;     /* fail when the source cannot cut or hold the view, instead of fetching whole tensors */
     uint32_t tp_rank;     /* told to the source for its lease table */
     uint32_t tp_size;
     double deadline_s; /* for the whole fetch; 0 and less: none */
@@ -73,6 +74,7 @@ typedef struct tpv_fetch_result {
     char artifact[128];  /* NAME@VERSION, as the source calls it */
     char export_kind[8]; /* "cold", or "warm" when the source had nothing to gather */
     bool digests_checked;
+    bool canonical; /* whole tensors were fetched and cut here; export_kind is "whole" */
 } tpv_fetch_result_t;
 
 /*

@@ -61,8 +61,8 @@ static ncclResult_t irecv_v10(const tpv_net_abi_t *abi, void *recvComm, int n, v
 static ncclResult_t irecv_older(const tpv_net_abi_t *abi, void *recvComm, int n, void **data, size_t *sizes, int *tags,
                                 void **mhandles, void **request) {
     int narrow[TPV_NET_MAX_RECEIVES];
-    if (abi->raw.irecv_v9) return abi->raw.irecv_v9(recvComm, n, data, sizes, tags, mhandles, request);
     if (n > TPV_NET_MAX_RECEIVES) return ncclInvalidArgument;
+    if (abi->raw.irecv_v9) return abi->raw.irecv_v9(recvComm, n, data, sizes, tags, mhandles, request);
     for (int i = 0; i < n; i++) {
         if (sizes[i] > INT_MAX) return ncclInvalidArgument;
         narrow[i] = (int)sizes[i];

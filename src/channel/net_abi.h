@@ -57,7 +57,7 @@ struct tpv_net_abi {
     ncclResult_t (*regMr)(const tpv_net_abi_t *abi, void *comm, void *data, size_t size, int type, void **mhandle);
     ncclResult_t (*isend)(const tpv_net_abi_t *abi, void *sendComm, void *data, size_t size, int tag, void *mhandle,
                           void **request);
-    /* n is TPV_NET_MAX_RECEIVES at most, and the device's max_receives. */
+    /* Likewise for more than TPV_NET_MAX_RECEIVES; the device may want fewer (max_receives). */
     ncclResult_t (*irecv)(const tpv_net_abi_t *abi, void *recvComm, int n, void **data, size_t *sizes, int *tags,
                           void **mhandles, void **request);
     ncclResult_t (*finalize)(const tpv_net_abi_t *abi, void *ctx);

@@ -12,6 +12,7 @@
 #include "base/params.h"
 #include "channel/idle.h"
 #include "channel/stream.h"
+#include "client/canonical.h"
 #include "client/fetch.h"
 #include "client/source.h"
 
@@ -165,15 +166,11 @@ int64_t tpv_fetch_deadline(const tpv_fetch_options_t *options) {
     return options->deadline_s > 0 ? tpv_deadline_in(options->deadline_s) : TPV_DEADLINE_NEVER;
 }
 
-tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
-                       const tpv_fetch_options_t *options, void *destination, tpv_fetch_result_t *result) {
-    return tpv_fetch_until(source, artifact, view, options, tpv_fetch_deadline(options), destination, result);
-}
-
-tpv_status_t tpv_fetch_until(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
-                             const tpv_fetch_options_t *options, int64_t deadline, void *destination,
-                             tpv_fetch_result_t *result) {
+tpv_status_t tpv_fetch_once(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                            const tpv_fetch_options_t *options, int64_t deadline, void *destination,
+                            tpv_fetch_result_t *result, bool *refused) {
     int64_t begin = tpv_clock_ns();
+    *refused = false;
     fetch_t fetch = {.source = source, .options = options, .deadline = deadline};
     if (!*tpv_artifact_id(artifact))
         return tpv_error_set(TPV_ERR_ARGUMENT, "the artifact has no artifact_id yet: call tpv_artifact_digest");
@@ -187,6 +184,7 @@ tpv_status_t tpv_fetch_until(tpv_source_t *source, const tpv_artifact_t *artifac
     status = make_request(&fetch, artifact, view);
     if (status == TPV_OK) status = tpv_http_start(source->http, "POST", "/v1/fetch", fetch.request);
     if (status == TPV_OK) status = run(&fetch);
+    *refused = fetch.answered && (status == TPV_ERR_UNSUPPORTED || status == TPV_ERR_NO_MEMORY);
 
     *result = (tpv_fetch_result_t){.needed_bytes = fetch.stream.bytes, .digests_checked = !options->no_digests};
     tpv_stream_counts_t counts = tpv_receiver_counts(fetch.receiver);
@@ -206,4 +204,20 @@ tpv_status_t tpv_fetch_until(tpv_source_t *source, const tpv_artifact_t *artifac
 close_net:
     tpv_net_close(fetch.net);
     return status;
+}
+
+tpv_status_t tpv_fetch_until(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                             const tpv_fetch_options_t *options, int64_t deadline, void *destination,
+                             tpv_fetch_result_t *result) {
+    bool refused = false;
+    tpv_status_t status = tpv_fetch_once(source, artifact, view, options, deadline, destination, result, &refused);
+    /* Only what the source lacks is worth another way; a deadline never is. */
+    if (!refused || options->no_fallback || tpv_deadline_passed(deadline)) return status;
+    TPV_WARN("fetching whole tensors to cut them here: %s", tpv_error_message());
+    return tpv_fetch_canonical(source, artifact, view, options, deadline, destination, result);
+}
+
+tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                       const tpv_fetch_options_t *options, void *destination, tpv_fetch_result_t *result) {
+    return tpv_fetch_until(source, artifact, view, options, tpv_fetch_deadline(options), destination, result);
 }

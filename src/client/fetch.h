@@ -12,4 +12,12 @@ tpv_status_t tpv_fetch_until(tpv_source_t *source, const tpv_artifact_t *artifac
                              const tpv_fetch_options_t *options, int64_t deadline, void *destination,
                              tpv_fetch_result_t *result);
 
+/*
+ * One transfer, without a second way. *refused: the source said that it cannot cut or hold the view (capability or
+ * resources), so whole tensors may still be had. Errors as tpv_fetch.
+ */
+tpv_status_t tpv_fetch_once(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                            const tpv_fetch_options_t *options, int64_t deadline, void *destination,
+                            tpv_fetch_result_t *result, bool *refused);
+
 #endif

@@ -140,3 +140,17 @@ def test_publish_is_for_those_who_are_trusted(cache, tiny, tpview):
     assert done.returncode == 2 and "already" in done.stderr
     done = tpview("publish", "--source", c.service.source, "m@2=/nowhere")
     assert done.returncode == 1 and "/nowhere" in done.stderr
+
+
+def test_whole_tensors_when_the_source_cannot_hold_a_view(cache, check_view, tiny, tmp_path, tpview):
+    c = cache("--budget", "4K")
+    done = tpview(*c.command(1, 4))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["canonical"] and result["export"] == "whole" and result["artifact"] == "m@1"
+    assert result["wire_bytes"] > 2 * result["needed_bytes"]
+    assert "whole tensors" in done.stderr and "staging" in done.stderr
+    assert check_view(tiny("qwen3"), 4, 1, tmp_path / "m-4-1").returncode == 0
+    assert c.metric('fetches_finished_total{status="no_memory"}') == 1
+    done = tpview(*c.command(1, 4, "m", "--no-fallback"))
+    assert done.returncode == 1 and "staging" in done.stderr

@@ -412,6 +412,7 @@ static void an_abandoned_connect_leaves_nothing(void **state) {
 #define WITH_PAIR(test) cmocka_unit_test_setup_teardown(test, open_pair, close_pair)
 
 int main(void) {
+    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
     /* Loopback has an address of each family everywhere. */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     const struct CMUnitTest tests[] = {

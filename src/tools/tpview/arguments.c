@@ -24,6 +24,7 @@ enum {
     COMMS,
     CHUNK,
     NO_DIGESTS,
+    NO_FALLBACK,
     SHARED,
     TTL,
     HOLD,
@@ -53,6 +54,7 @@ static const struct option known[] = {
     [SHARED] = {"shared", no_argument, NULL, SHARED},
     [TTL] = {"ttl", required_argument, NULL, TTL},
     [HOLD] = {"hold", no_argument, NULL, HOLD},
+    [NO_FALLBACK] = {"no-fallback", no_argument, NULL, NO_FALLBACK},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
     [JSON] = {"json", no_argument, NULL, JSON},
     [REPAIR] = {"repair", no_argument, NULL, REPAIR},
@@ -127,6 +129,9 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         break;
     case HOLD:
         a->hold = true;
+        break;
+    case NO_FALLBACK:
+        a->no_fallback = true;
         break;
     case TOKEN_FILE:
         free(a->token);

@@ -15,7 +15,7 @@ typedef struct tpv_arguments {
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
-    bool have_size, have_rank, null, json, no_digests, shared, hold, repair, watch;
+    bool have_size, have_rank, null, json, no_digests, no_fallback, shared, hold, repair, watch;
     double deadline_s, ttl_s, watch_s;
     uint32_t comms;
     uint64_t chunk_bytes;

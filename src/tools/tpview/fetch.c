@@ -30,6 +30,7 @@ static const char help[] =
     "  --chunk BYTES       4K to 64M (default: TPVIEW_CHUNK_BYTES)\n"
     "  --net PLUGIN        net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
     "  --no-digests        do not compare chunk digests\n"
+    "  --no-fallback       fail when the source cannot cut the view, instead of fetching whole tensors\n"
     "  --token-file FILE   bearer token for a service on TCP\n"
     "  --json              print the result as JSON\n"
     "\n"
@@ -160,6 +161,7 @@ static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t 
                              "wire_bytes", (json_int_t)result->wire_bytes, "chunks", (json_int_t)result->chunks,
                              "seconds", result->seconds, "gb_per_s", rate, "export", result->export_kind, "lease_id",
                              result->fetch_id, "digests_checked", result->digests_checked, "out", arguments->out);
+    json_object_set_new(root, "canonical", json_boolean(result->canonical));
     tpv_cli_print_json(root);
 }
 
@@ -184,6 +186,7 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
                                    .comms = arguments->comms,
                                    .chunk_bytes = arguments->chunk_bytes,
                                    .no_digests = arguments->no_digests,
+                                   .no_fallback = arguments->no_fallback,
                                    .tp_rank = arguments->options.tp_rank,
                                    .tp_size = arguments->options.tp_size,
                                    .deadline_s = arguments->deadline_s,
@@ -211,7 +214,7 @@ int tpv_command_fetch(int argc, char **argv) {
     sigaction(SIGTERM, &action, NULL);
     int code = tpv_arguments_parse(&arguments, argc, argv,
                                    "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
-                                   "no-digests shared ttl hold token-file json",
+                                   "no-digests no-fallback shared ttl hold token-file json",
                                    0, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);
