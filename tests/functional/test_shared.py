@@ -362,3 +362,54 @@ def test_files_of_a_table_that_was_removed_go(serve, share, files, environ):
     Path(f"/dev/shm/tpview-{environ['TPVIEW_NAMESPACE']}-{os.geteuid()}").unlink()
     new = share(service)
     assert new["export"] == "cold" and files() == [Path(new["path"])] != [Path(old)]
+
+
+# ---- the C interface ---------------------------------------------------------------------------------------------------
+
+OPEN = r"""
+#include <stdio.h>
+#include <string.h>
+#include "tpview/tpview.h"
+#define TRY(call) do { if ((call) != TPV_OK) { fprintf(stderr, "%s\n", tpv_error_message()); return 1; } } while (0)
+int main(int argc, char **argv) {
+    tpv_source_t *source;
+    tpv_artifact_t *artifact;
+    tpv_view_t *view;
+    tpv_shared_t *shared[2];
+    tpv_shared_result_t result[2];
+    (void)argc;
+    TRY(tpv_source_open(argv[1], NULL, &source));
+    TRY(tpv_source_artifact(source, "qwen3", 20, &artifact));
+    TRY(tpv_view_plan(artifact, &(tpv_plan_options_t){.tp_size = 2}, &view));
+    tpv_shared_options_t options = {.fetch = {.deadline_s = 20}, .name = "qwen3@7"};
+    for (int i = 0; i < 2; i++)
+        TRY(tpv_shared_open(source, artifact, view, &options, &shared[i], &result[i]));
+    size_t bytes = tpv_view_stats(view).bytes;
+    const void *data = tpv_shared_data(shared[0]);
+    printf("%d %d %d %d %s\n", result[0].fetched, result[1].fetched, (int)((size_t)data % 64),
+           memcmp(data, tpv_shared_data(shared[1]), bytes), tpv_shared_path(shared[1]));
+    tpv_shared_close(shared[1]); /* the other mapping stays */
+    fwrite(data, 1, bytes, stderr);
+    tpv_shared_close(shared[0]);
+    tpv_shared_close(NULL);
+    options.fetch.no_digests = true;
+    if (tpv_shared_open(source, artifact, view, &options, &shared[0], &result[0]) != TPV_ERR_ARGUMENT || shared[0]) return 2;
+    tpv_view_free(view);
+    tpv_artifact_close(artifact);
+    tpv_source_close(source);
+    return 0;
+}
+"""
+
+
+def test_from_c(serve, build, environ, leases, tmp_path):
+    (tmp_path / "open.c").write_text(OPEN)
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Werror", f"-I{root}/include", str(tmp_path / "open.c"),
+                    f"-L{build}/lib", "-ltpview", "-o", str(tmp_path / "open")], check=True, timeout=LIMIT_S)
+    done = subprocess.run([str(tmp_path / "open"), serve().source], env=environ, capture_output=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr[:1000]
+    fetched, again, misaligned, differs, path = done.stdout.decode().split()
+    assert (fetched, again, misaligned, differs) == ("1", "0", "0", "0")
+    assert Path(path).read_bytes().endswith(done.stderr) and len(done.stderr) > 10**6
+    assert leases() == []
