@@ -17,6 +17,7 @@ typedef struct tpv_arguments {
     tpv_plan_options_t options;
     bool have_size, have_rank, null, json, no_digests, repair, watch, shared, hold;
     double deadline_s, watch_s, ttl_s;
+    int64_t begin_ns; /* when the arguments were parsed: the deadline counts from here */
     uint32_t comms;
     uint64_t chunk_bytes;
     int first; /* index of the first word that is not an option */
@@ -30,6 +31,10 @@ typedef struct tpv_arguments {
 int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, int words,
                         const char *help);
 void tpv_arguments_clear(tpv_arguments_t *arguments);
+
+/* What is left of --deadline, above 0; 0 when there is none. Every step of a command takes it from here, so that they
+ * share one deadline. */
+double tpv_arguments_left(const tpv_arguments_t *arguments);
 
 /* --tp-size and --tp-rank are needed and agree; TPV_ERR_ARGUMENT otherwise. Reads --plan. */
 tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments);
