@@ -1,6 +1,7 @@
 # tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
 #   make            the plugin, the library, the service and the tools
 #   make check      every test;  check-asan, check-tsan: the same under sanitizers;  check-nccl-all: more NCCL releases
+#   make chaos      kill and stop everything at random: ROUNDS=N SEED=S
 #   make soak-net bench demo fuzz lint install clean
 
 B        ?= build
@@ -56,7 +57,8 @@ FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/common/*.c))
 TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets/*.c))
 
-.PHONY: all check check-unit check-functional check-python check-asan check-tsan soak-net bench demo fuzz lint install clean tests
+.PHONY: all check check-unit check-functional check-python check-chaos check-asan check-tsan
+.PHONY: chaos soak-net bench demo fuzz lint install clean tests
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -139,6 +141,16 @@ check-functional: tests
 
 check-python: tests
 	TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests
+
+# Services, ranks and publishers killed and stopped at random; check plays a few rounds. A failed round is named and
+# can be replayed:  make chaos SEED=S ROUND=R
+ROUNDS   ?= 200
+chaos = build/venv/bin/python tests/chaos/chaos.py --build $(B) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND))
+chaos: all
+	$(chaos) --rounds $(if $(ROUND),1,$(ROUNDS))
+
+check-chaos: all
+	$(chaos) --rounds 25
 
 check-asan:
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check-unit check-functional

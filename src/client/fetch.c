@@ -93,9 +93,9 @@ static tpv_status_t tell_progress(fetch_t *fetch, bool force) {
 
 static tpv_status_t deadline_error(const fetch_t *fetch) {
     tpv_stream_counts_t counts = tpv_receiver_counts(fetch->receiver);
-    return tpv_error_set(TPV_ERR_DEADLINE, "deadline of %g s passed: source %s has delivered %llu of %llu bytes",
-                         fetch->options->deadline_s, tpv_http_address(fetch->source->http),
-                         (unsigned long long)counts.bytes, (unsigned long long)fetch->stream.bytes);
+    return tpv_error_set(TPV_ERR_DEADLINE, "the deadline passed: source %s has delivered %llu of %llu bytes",
+                         tpv_http_address(fetch->source->http), (unsigned long long)counts.bytes,
+                         (unsigned long long)fetch->stream.bytes);
 }
 
 /* A comm that breaks says little; the source often knows why. Keep the comm's message if nothing better comes soon. */

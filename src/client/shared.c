@@ -78,7 +78,7 @@ static tpv_status_t make_header(call_t *call) {
 static tpv_status_t go_on(const call_t *call, const char *what) {
     const tpv_fetch_options_t *fetch = &call->options->fetch;
     if (tpv_deadline_passed(call->deadline))
-        return tpv_error_set(TPV_ERR_DEADLINE, "deadline of %g s passed while %s", fetch->deadline_s, what);
+        return tpv_error_set(TPV_ERR_DEADLINE, "the deadline passed while %s", what);
     if (fetch->progress && !fetch->progress(fetch->progress_user, 0, tpv_view_stats(call->view).bytes))
         return tpv_error_set(TPV_ERR_CANCELLED, "the fetch was cancelled");
     return TPV_OK;

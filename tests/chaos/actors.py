@@ -1,30 +1,38 @@
 """The processes of a round: started, killed, stopped and continued, and watched for their end."""
 
 import os
-import select
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
+_ended = threading.Condition()
+
 
 class Actor:
-    """One process. Its output goes to files, so that nobody has to read while it runs. hold: its input stays open until
-    let_go()."""
+    """One process. Its output goes to files, so that nobody has to read while it runs; a thread of its own notes when it
+    ends. hold: its input stays open until let_go()."""
 
     def __init__(self, name: str, command: list[str], environ: dict[str, str], logs: Path, *, hold: bool = False):
         self.name = name
-        self.command = command
         self.output, self.errors = logs / f"{name}.out", logs / f"{name}.err"
+        self.killed = False
+        self.stopped = False
+        self.continued: float | None = None  # when it last went on after a stop
+        self.ended: float | None = None
         self.began = time.monotonic()
         with open(self.output, "w") as output, open(self.errors, "w") as errors:
             self.process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE if hold else subprocess.DEVNULL,
                                             stdout=output, stderr=errors)
-        self.descriptor = os.pidfd_open(self.process.pid)
-        self.ended: float | None = None
-        self.killed = False
-        self.stopped = False
-        self.continued: float | None = None  # when it last went on after a stop
+        self.watcher = threading.Thread(target=self._watch, daemon=True)
+        self.watcher.start()
+
+    def _watch(self) -> None:
+        self.process.wait()
+        with _ended:
+            self.ended = time.monotonic()
+            _ended.notify_all()
 
     @property
     def pid(self) -> int:
@@ -33,6 +41,10 @@ class Actor:
     @property
     def code(self) -> int | None:
         return self.process.returncode
+
+    @property
+    def runs(self) -> bool:
+        return self.ended is None
 
     def said(self) -> str:
         return self.errors.read_text(errors="replace")
@@ -44,17 +56,9 @@ class Actor:
         if self.process.stdin:
             self.process.stdin.close()
 
-    def reap(self) -> bool:
-        """True when it has ended."""
-        if self.ended is None and self.process.poll() is not None:
-            self.ended = time.monotonic()
-            os.close(self.descriptor)
-            self.let_go()
-        return self.ended is not None
-
     def signal(self, number: int) -> bool:
         """False when it had ended before."""
-        if self.reap():
+        if not self.runs:
             return False
         self.process.send_signal(number)
         if number == signal.SIGKILL:
@@ -67,27 +71,25 @@ class Actor:
         return True
 
 
-def wait(actors: list[Actor], until: float) -> None:
-    """Until any of those that run has ended, or `until` (time.monotonic)."""
-    poll = select.poll()
-    running = [actor for actor in actors if not actor.reap()]
-    for actor in running:
-        poll.register(actor.descriptor, select.POLLIN)
-    left = until - time.monotonic()
-    if left > 0:
-        poll.poll(max(1, left * 1000))
-    for actor in running:
-        actor.reap()
+def wait_ended(actors: list[Actor], until: float) -> bool:
+    """Until all of them have ended; False when `until` (time.monotonic) came first."""
+    with _ended:
+        while any(actor.runs for actor in actors):
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            _ended.wait(left)
+    return True
 
 
 def end_all(actors: list[Actor]) -> None:
     """Kill what is left, stopped or not, and take it in."""
     for actor in actors:
-        if not actor.reap():
+        if actor.runs:
             actor.process.kill()
     for actor in actors:
-        actor.process.wait()
-        actor.reap()
+        actor.watcher.join()
+        actor.let_go()
 
 
 def of_namespace(namespace: str) -> list[int]:

@@ -21,7 +21,8 @@ import service as programs  # noqa: E402
 from contents import Contents  # noqa: E402
 from rounds import Host, Play, Tally, Wrong  # noqa: E402
 
-COUNTERS = {"exports_taken_over": "preparing taken over", "exports_coalesced": "requests coalesced",
+COUNTERS = {"exports_taken_over": "preparing taken over by a waiter", "exports_abandoned": "preparing given up",
+            "exports_failed": "preparing failed", "exports_coalesced": "requests coalesced",
             "exports_reused": "exports reused", "leases_orphaned": "leases of dead owners ended",
             "leases_revoked": "leases revoked", "leases_expired": "leases expired"}
 

@@ -71,10 +71,10 @@ def _service(random: random.Random, offers: frozenset[str]) -> Service:
 
 
 def _rank(random: random.Random, number: int, window: float, service: Service, offers: frozenset[str]) -> Rank:
-    tp_size, tp_rank = random.choice(VIEWS)
+    tp_size, tp_rank = random.choice([VIEWS[0], VIEWS[0], *VIEWS])
     # Mostly what is there; sometimes a version that comes or goes during the round.
     artifact = random.choice(["model", "model", *service.artifacts, *service.artifacts, random.choice(list(LABELS))])
-    options = ["--chunk", random.choice(["8K", "16K", "64K", "256K", "1M"]), "--comms", random.choice(["1", "1", "2", "3"])]
+    options = ["--chunk", random.choice(["4K", "4K", "8K", "16K", "64K", "1M"]), "--comms", random.choice(["1", "1", "2", "3"])]
     deadline = random.choices([None, 0.15, 0.6, 1.5, 3.0], [2, 1, 3, 4, 5])[0]
     shared = "--shared" in offers and random.random() < 0.5
     hold = random.uniform(0, 1.5) if shared and random.random() < 0.3 else 0
@@ -83,10 +83,37 @@ def _rank(random: random.Random, number: int, window: float, service: Service, o
 
 
 def _fault(random: random.Random, target: str, start: float) -> Fault:
-    at = start + random.choice([random.uniform(0, 0.05), random.uniform(0, 0.3), random.uniform(0, 1.0)])
+    # Most fetches take 50 to 300 ms.
+    at = start + random.choice([random.uniform(0, 0.05), random.uniform(0, 0.3), random.uniform(0, 0.3), random.uniform(0, 1)])
     if random.random() < 0.55:
         return Fault(at, target, "kill")
     return Fault(at, target, "stop", random.choice([0.02, 0.2, 0.7, random.uniform(0, 2.0)]))
+
+
+def _make_replicas(random: random.Random, ranks: list[Rank], window: float) -> list[Fault]:
+    """Let all ask for the same view at the same time; half of the time the first dies in mid-fetch."""
+    first = ranks[0]
+    for rank in ranks[1:]:
+        rank.artifact, rank.tp_size, rank.tp_rank = first.artifact, first.tp_size, first.tp_rank
+        rank.start = min(window, first.start + random.uniform(0, 0.05))
+        rank.shared, rank.hold = first.shared, rank.hold if first.shared else 0
+    if random.random() < 0.5:
+        return []
+    first.options[1] = "4K"
+    return [Fault(first.start + random.uniform(0.02, 0.25), first.name, "kill")]
+
+
+def _publisher(random: random.Random, number: int, window: float, service: Service) -> Publisher:
+    verb = random.choice(["publish", "publish", "retire"])
+    label = random.choice(list(LABELS) if verb == "publish" else [*LABELS, *service.artifacts])
+    return Publisher(f"publisher{number}", random.uniform(0, window), verb, label)
+
+
+def _service_faults(random: random.Random, window: float) -> list[Fault]:
+    fault = _fault(random, "service", random.uniform(0, window))
+    if fault.kind == "stop":
+        return [fault]
+    return [fault, Fault(fault.at + random.choice([0.0, 0.1, 0.4]), "service", "restart")]
 
 
 def draw(seed: int, number: int, offers: frozenset[str]) -> Round:
@@ -95,24 +122,13 @@ def draw(seed: int, number: int, offers: frozenset[str]) -> Round:
     window = source.choice([0.4, 0.8, 1.2])
     service = _service(source, offers)
     ranks = [_rank(source, i, window, service, offers) for i in range(source.randint(2, 7))]
-    if source.random() < 0.4:  # replicas: several ask for the same view at the same time
-        for rank in ranks[1:]:
-            first = ranks[0]
-            rank.artifact, rank.tp_size, rank.tp_rank = first.artifact, first.tp_size, first.tp_rank
-            rank.start = min(window, first.start + source.uniform(0, 0.05))
-            rank.shared, rank.hold = first.shared, rank.hold if first.shared else 0
+    faults = _make_replicas(source, ranks, window) if source.random() < 0.4 else []
     publishers = []
     if "publish" in offers:
-        for i in range(source.choice([0, 1, 2, 4])):
-            verb = source.choice(["publish", "publish", "retire"])
-            label = source.choice(list(LABELS) if verb == "publish" else [*LABELS, *service.artifacts])
-            publishers.append(Publisher(f"publisher{i}", source.uniform(0, window), verb, label))
-    faults = [_fault(source, rank.name, rank.start) for rank in ranks if source.random() < 0.45]
+        publishers = [_publisher(source, i, window, service) for i in range(source.choice([0, 1, 2, 4]))]
+    faults += [_fault(source, rank.name, rank.start) for rank in ranks if source.random() < 0.45]
     faults += [_fault(source, one.name, one.start) for one in publishers if source.random() < 0.3]
     for _ in range(source.choice([0, 0, 1, 1, 2])):
-        fault = _fault(source, "service", source.uniform(0, window))
-        faults.append(fault)
-        if fault.kind == "kill":
-            faults.append(Fault(fault.at + source.choice([0.0, 0.1, 0.4]), "service", "restart"))
+        faults += _service_faults(source, window)
     looks = [source.uniform(0, window) for _ in range(source.randint(0, 3))]
     return Round(service, ranks, publishers, sorted(faults, key=lambda fault: fault.at), sorted(looks))

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import plan
-from actors import Actor, end_all, of_namespace, wait
+from actors import Actor, end_all, of_namespace, wait_ended
 from contents import Contents, read_view
 
 SLACK_S = 2.0  # what a loaded machine may take beyond a deadline
+PUBLISH_S = 5  # the deadline of a publisher
 SHARED_TTL_S = 1  # of shared views, the least
 PATIENCE_S = 20.0  # for what has no deadline of its own
 # Causes that no death, stop, deadline, tiny budget or change of versions explains.
@@ -117,9 +118,8 @@ class Play:
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while "tpviewd: ready" not in self.service.answered():
-            if self.service.reap() or time.monotonic() > deadline:
+            if wait_ended([self.service], time.monotonic() + 0.005) or time.monotonic() > deadline:
                 raise Wrong(f"the service was not ready: {self.service.said().strip()}")
-            wait([self.service], time.monotonic() + 0.005)
 
     def _start_rank(self, rank: plan.Rank) -> None:
         deadline = [] if rank.deadline is None else ["--deadline", str(rank.deadline)]
@@ -132,7 +132,7 @@ class Play:
 
     def _start_publisher(self, one: plan.Publisher) -> None:
         what = self.host.contents.definition(one.label) if one.verb == "publish" else one.label
-        command = [self.host.program("tpview"), one.verb, what, "--source", f"unix:{self.socket}", "--deadline", "5"]
+        command = [self.host.program("tpview"), one.verb, what, "--source", f"unix:{self.socket}", "--deadline", str(PUBLISH_S)]
         self.publishers[one.name] = Actor(one.name, command, self.host.environ, self.folder)
 
     def _file(self, rank: plan.Rank) -> Path:
@@ -148,21 +148,19 @@ class Play:
                 self.tally.restarts += 1
             return
         actor = self._target(fault.target)
-        if actor is None or actor.stopped:
+        if actor is None:
             return
         if fault.kind == "kill":
             self.tally.kills += actor.signal(signal.SIGKILL)
-            actor.process.wait()  # so that a restart is not told that it still lives
-            actor.reap()
-        elif actor.signal(signal.SIGSTOP):
+            wait_ended([actor], time.monotonic() + PATIENCE_S)  # a restart must not find it alive
+        elif not actor.stopped and actor.signal(signal.SIGSTOP):
             self.tally.stops += 1
             at = time.monotonic() - self.begin + fault.seconds
             events.append((at, lambda: self._continue(actor)))
             events.sort(key=lambda event: event[0])
 
     def _continue(self, actor: Actor) -> None:
-        actor.signal(signal.SIGCONT)
-        if actor in self.services:
+        if actor.signal(signal.SIGCONT) and actor in self.services:
             self.service_continued = time.monotonic()
 
     def _look(self) -> None:
@@ -181,14 +179,8 @@ class Play:
         events.sort(key=lambda event: event[0])
         while events:
             at, action = events.pop(0)
-            while time.monotonic() < self.begin + at:
-                wait(self._everybody(), self.begin + at)
+            time.sleep(max(0.0, self.begin + at - time.monotonic()))
             action()
-            for actor in self._everybody():
-                actor.reap()
-
-    def _everybody(self) -> list[Actor]:
-        return [*self.services, *self.ranks.values(), *self.publishers.values()]
 
     # ---- ranks ----
 
@@ -203,14 +195,15 @@ class Play:
         for rank in self.plan.ranks:
             actor = self.ranks[rank.name]
             limit = self._limit(rank, actor)
-            while not actor.reap() and time.monotonic() < limit + SLACK_S:
-                wait([*self.ranks.values(), *self.services], limit + SLACK_S)
-            if not actor.reap():
+            if not wait_ended([actor], limit + SLACK_S):
                 raise Wrong(f"{rank.name} has not ended {SLACK_S:g} s after its deadline of {rank.deadline} s")
             if rank.deadline is not None and not actor.killed:
-                self.tally.overrun_s = max(self.tally.overrun_s, actor.ended - limit)
-                if actor.ended > limit + SLACK_S:
-                    raise Wrong(f"{rank.name} ended {actor.ended - limit:.3f} s after its deadline of {rank.deadline} s")
+                self._check_overrun(rank, actor.ended - limit)
+
+    def _check_overrun(self, rank: plan.Rank, overrun: float) -> None:
+        self.tally.overrun_s = max(self.tally.overrun_s, overrun)
+        if overrun > SLACK_S:
+            raise Wrong(f"{rank.name} ended {overrun:.3f} s after its deadline of {rank.deadline} s")
 
     def _check_ranks(self) -> None:
         for rank in self.plan.ranks:
@@ -273,11 +266,9 @@ class Play:
 
     def _wait_publishers(self) -> None:
         for actor in self.publishers.values():
-            limit = max(actor.began + 5, actor.continued or 0, self.service_continued) + PATIENCE_S
-            while not actor.reap() and time.monotonic() < limit:
-                wait([actor], limit)
-            if not actor.reap():
-                raise Wrong(f"{actor.name} has not ended")
+            limit = max(actor.began + PUBLISH_S, actor.continued or 0)
+            if not wait_ended([actor], limit + SLACK_S):
+                raise Wrong(f"{actor.name} has not ended {SLACK_S:g} s after its deadline of {PUBLISH_S} s")
             # 2: what it asks for is wrong by now, such as a version that is offered already.
             if not actor.killed and (actor.code not in (0, 1, 2) or len(actor.said().splitlines()) != min(actor.code, 1)):
                 raise Wrong(f"{actor.name} ended with exit code {actor.code} and said {actor.said()!r}")
@@ -285,7 +276,7 @@ class Play:
 
     def _end_service(self) -> None:
         for actor in self.services:
-            if actor.reap() and not actor.killed:
+            if not actor.runs and not actor.killed:
                 raise Wrong(f"{actor.name} ended by itself with exit code {actor.code}: {actor.said()[-2000:]}")
         if self.service.killed:
             return
@@ -295,9 +286,7 @@ class Play:
         end = signal.Signals[self.plan.service.end]
         limit = time.monotonic() + float(self.plan.service.options["--drain"]) + 4 + PATIENCE_S
         self.service.signal(end)
-        while not self.service.reap() and time.monotonic() < limit:
-            wait([self.service], limit)
-        if not self.service.reap():
+        if not wait_ended([self.service], limit):
             raise Wrong(f"{self.service.name} did not end after {end.name}")
         if end == signal.SIGKILL:
             return

@@ -156,6 +156,21 @@ def test_source_is_stopped(large, start_service, in_mid_fetch, tmp_path):
     assert nothing_left(tmp_path)
 
 
+def test_deadline_is_that_of_all_steps_together(large, start_service, start_tpview, leases, tmp_path):
+    """The source stands still while it is asked for the manifest, goes on, and stands still again in mid-fetch."""
+    service = start_service(f"large@1={large}")
+    service.process.process.send_signal(signal.SIGSTOP)
+    with within(4 + 1.5):
+        process = start_tpview(*fetch_command(service.source, tmp_path / "view", artifact="large", tp_size=1, deadline=4),
+                               "--chunk", "4K")
+        time.sleep(2.5)
+        service.process.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: leases() or process.poll() is not None, 10, "the fetch's lease")
+        service.process.process.send_signal(signal.SIGSTOP)
+        failed(finished(process), "deadline")
+    assert nothing_left(tmp_path)
+
+
 def test_stopped_source_that_goes_on(large, start_service, in_mid_fetch, check_view, tmp_path):
     """A pause within the deadline is no fault."""
     service = start_service(f"large@1={large}")

@@ -2,12 +2,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/params.h"
 #include "tools/tpview/command.h"
 
 #define PLAN_MAX ((size_t)64 << 20)
 #define WATCH_DEFAULT_S 1
+#define SHORTEST_S 1e-9 /* 0 is no deadline at all */
 
 enum {
     SOURCE,
@@ -155,7 +157,7 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
 
 int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, int words,
                         const char *help) {
-    *arguments = (tpv_arguments_t){0};
+    *arguments = (tpv_arguments_t){.begin_ns = tpv_clock_ns()};
     struct option options[OPTION_COUNT + 1] = {0};
     int count = 0;
     for (int i = 0; i < OPTION_COUNT; i++)
@@ -185,6 +187,12 @@ void tpv_arguments_clear(tpv_arguments_t *arguments) {
     free(arguments->plan);
 }
 
+double tpv_arguments_left(const tpv_arguments_t *arguments) {
+    if (!(arguments->deadline_s > 0)) return 0;
+    double left = arguments->deadline_s - (double)(tpv_clock_ns() - arguments->begin_ns) / (double)TPV_NS_PER_SECOND;
+    return left > SHORTEST_S ? left : SHORTEST_S;
+}
+
 tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
     if (!arguments->have_size || !arguments->have_rank)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--tp-size and --tp-rank are needed");
@@ -206,7 +214,7 @@ tpv_status_t tpv_arguments_open(const tpv_arguments_t *arguments, tpv_source_t *
     if (!arguments->source || !arguments->artifact)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR and --artifact NAME[@VERSION] are needed");
     TPV_TRY(tpv_source_open(arguments->source, arguments->token, source));
-    tpv_status_t status = tpv_source_artifact(*source, arguments->artifact, arguments->deadline_s, artifact);
+    tpv_status_t status = tpv_source_artifact(*source, arguments->artifact, tpv_arguments_left(arguments), artifact);
     if (status == TPV_OK) return TPV_OK;
     tpv_source_close(*source);
     *source = NULL;

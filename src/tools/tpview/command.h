@@ -31,6 +31,10 @@ int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const
                         const char *help);
 void tpv_arguments_clear(tpv_arguments_t *arguments);
 
+/* What is left of --deadline, above 0; 0 when there is none. Every step of a command takes it from here, so that they
+ * share one deadline. */
+double tpv_arguments_left(const tpv_arguments_t *arguments);
+
 /* --tp-size and --tp-rank are needed and agree; TPV_ERR_ARGUMENT otherwise. Reads --plan. */
 tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments);
 

@@ -111,7 +111,8 @@ static void find_version(const tpv_arguments_t *arguments, tpv_source_t *source,
                          char *text, size_t bytes) {
     snprintf(text, bytes, "%s", arguments->artifact);
     char *json = NULL;
-    if (strchr(text, '@') || tpv_source_get(source, "/v1/artifacts", arguments->deadline_s, &json) != TPV_OK) return;
+    if (strchr(text, '@') || tpv_source_get(source, "/v1/artifacts", tpv_arguments_left(arguments), &json) != TPV_OK)
+        return;
     json_t *root = json_loads(json, 0, NULL), *entry;
     size_t index;
     json_array_foreach(json_object_get(root, "artifacts"), index, entry) {
@@ -129,6 +130,7 @@ static tpv_status_t fetch_shared(const tpv_arguments_t *arguments, tpv_source_t 
     char name[128];
     find_version(arguments, source, artifact, name, sizeof name);
     tpv_shared_options_t options = {.fetch = *fetch, .name = name, .ttl_s = arguments->ttl_s};
+    options.fetch.deadline_s = tpv_arguments_left(arguments);
     tpv_shared_t *shared;
     tpv_shared_result_t result;
     tpv_status_t status = tpv_shared_open(source, artifact, view, &options, &shared, &result);
@@ -189,10 +191,10 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
                                    .no_fallback = arguments->no_fallback,
                                    .tp_rank = arguments->options.tp_rank,
                                    .tp_size = arguments->options.tp_size,
-                                   .deadline_s = arguments->deadline_s,
                                    .progress = progress,
                                    .progress_user = &bar};
     tpv_status_t status = tpv_view_plan(artifact, &arguments->options, &view);
+    options.deadline_s = tpv_arguments_left(arguments);
     if (status == TPV_OK && arguments->shared)
         status = fetch_shared(arguments, source, artifact, view, &options, &bar);
     else if (status == TPV_OK && arguments->out)
