@@ -131,7 +131,7 @@ $(B)/tests/lib%.so: tests/nets/%.c
 
 tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS)
 
-check: check-unit check-functional check-python check-nccl
+check: check-unit check-functional check-python check-chaos check-nccl
 
 check-unit: tests
 	scripts/run-tests $(B) $(UNIT)

@@ -265,7 +265,7 @@ static void share_instead(receiver_t *comm) {
 /* process_vm_readv stopped at the first byte that it was asked for: whose place is not accessible? */
 static void blame(receiver_t *comm) {
     const transfer_t *transfer = transfer_at(comm, comm->head);
-    char byte;
+    char byte = 0;
     struct iovec local[2] = {[1] = {&byte, 1}};
     struct iovec remote[2] = {[1] = {(void *)(uintptr_t)(transfer->message.address + comm->offset), 1}};
     ssize_t got = tpv_local_pull(comm->base.link, local, remote, 1);

@@ -17,6 +17,7 @@ typedef struct tpv_arguments {
     tpv_plan_options_t options;
     bool have_size, have_rank, null, json, no_digests, no_fallback, shared, hold, repair, watch;
     double deadline_s, ttl_s, watch_s;
+    int64_t begin_ns; /* when the arguments were parsed: the deadline counts from here */
     uint32_t comms;
     uint64_t chunk_bytes;
     int first; /* index of the first word that is not an option */
