@@ -697,7 +697,7 @@ static void sharing_files(void **state) {
         search_all("two ask for one file and a sweep", 1, make_no_file, ask_file, ask_file, sweep);
         search_all("two ask for an old file", 2, make_old_file, ask_file, ask_file, idle);
         search_all("two fetch and read one file", 1, make_no_file, share_file, share_file, idle);
-        search_all("two read one file and a sweep", 1, make_file, read_file, share_file, sweep);
+        search_all("an old file is read, asked for and swept", 1, make_old_file, read_file, ask_file, sweep);
     }
     with_files = false;
 }
