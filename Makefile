@@ -159,10 +159,11 @@ check-tsan:
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(MAKE) B=build/tsan SAN=thread OPT=-O1 check-unit check-functional
 
 # ---- longer jobs --------------------------------------------------------------------------------
-# A survivor of ROUNDS peers that are killed in the middle of a transfer; no new round after SOAK_SECONDS.
+# A survivor of ROUNDS peers that are killed in the middle of a transfer, over TCP and over the same-host transport; no
+# new round after SOAK_SECONDS each.
 soak-net: $(PLUGIN) $(B)/tests/functional/test_net_kill
-	TEST_ROUNDS=$(ROUNDS) TEST_SECONDS=$(SOAK_SECONDS) TEST_TIMEOUT=$$(($(SOAK_SECONDS) + 60)) \
-	  scripts/run-tests $(B) $(B)/tests/functional/test_net_kill
+	for local in 0 1; do TPVIEW_NET_LOCAL=$$local TEST_ROUNDS=$(ROUNDS) TEST_SECONDS=$(SOAK_SECONDS) \
+	  TEST_TIMEOUT=$$(($(SOAK_SECONDS) + 60)) scripts/run-tests $(B) $(B)/tests/functional/test_net_kill || exit 1; done
 
 demo: all
 	scripts/demo
