@@ -1,8 +1,5 @@
 #include "service/http_server.h"
 
-#include <arpa/inet.h>
-#include <assert.h>
-#include <errno.h>
 #include <jansson.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -13,18 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "service/listen.h"
 #include "service/request.h"
 
 #define HTTP_THREADS 4
 #define MOST_CONNECTIONS 1024
 #define MOST_UPLOAD_BYTES (256u << 20) /* of all bodies that are being read */
-#define BACKLOG 128
 
 typedef struct {
     struct MHD_Daemon *daemon;
@@ -270,92 +266,6 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 
 /* ---- listening ---- */
 
-static tpv_status_t listen_unix(tpv_http_server_t *server, const char *path, int *descriptor) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "the path of the Unix socket has %zu bytes: expected at most %zu",
-                             strlen(path), sizeof address.sun_path - 1);
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s < 0) return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot make a Unix socket");
-    tpv_status_t status = TPV_OK;
-    struct stat present;
-    if (lstat(path, &present) == 0) {
-        if (!S_ISSOCK(present.st_mode)) {
-            status = tpv_error_set(TPV_ERR_ARGUMENT, "%s is there already and is not a socket", path);
-        } else if (connect(s, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN) {
-            status = tpv_error_set(TPV_ERR_REFUSED, "%s is in use by a running service", path);
-        } else {
-            unlink(path);
-        }
-    }
-    /* The mode is right from the first moment, not after a chmod. */
-    if (status == TPV_OK) {
-        mode_t mask = umask(0177);
-        int failed = bind(s, (struct sockaddr *)&address, sizeof address);
-        int error = errno;
-        umask(mask);
-        if (failed) status = tpv_error_set_errno(TPV_ERR_SYSTEM, error, "cannot bind %s", path);
-    }
-    if (status == TPV_OK && listen(s, BACKLOG) != 0)
-        status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on %s", path);
-    if (status != TPV_OK) {
-        close(s);
-        return status;
-    }
-    memcpy(server->unix_path, path, strlen(path) + 1);
-    *descriptor = s;
-    return TPV_OK;
-}
-
-static bool is_loopback(const struct sockaddr *address) {
-    if (address->sa_family == AF_INET)
-        return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
-    return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
-}
-
-static tpv_status_t resolve(const char *listen_at, struct addrinfo **found) {
-    char host[256];
-    const char *colon = strrchr(listen_at, ':');
-    size_t length = colon ? (size_t)(colon - listen_at) : 0;
-    if (!colon || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) || length >= sizeof host)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "--listen \"%s\": expected HOST:PORT", listen_at);
-    const char *start = listen_at;
-    if (length > 2 && *start == '[' && start[length - 1] == ']') {
-        start++;
-        length -= 2;
-    }
-    memcpy(host, start, length);
-    host[length] = '\0';
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    int failed = getaddrinfo(*host ? host : NULL, colon + 1, &hints, found);
-    if (failed) return tpv_error_set(TPV_ERR_ARGUMENT, "--listen \"%s\": %s", listen_at, gai_strerror(failed));
-    return TPV_OK;
-}
-
-static tpv_status_t listen_tcp(const tpv_http_options_t *options, int *descriptor) {
-    struct addrinfo *found = NULL;
-    TPV_TRY(resolve(options->listen, &found));
-    tpv_status_t status = TPV_OK;
-    int s = -1;
-    if (!is_loopback(found->ai_addr) && !options->token && !options->insecure)
-        status = tpv_error_set(TPV_ERR_PERMISSION,
-                               "--listen %s is reachable from other hosts: give --token-file, or --insecure to let "
-                               "anybody fetch",
-                               options->listen);
-    if (status == TPV_OK) {
-        int on = 1;
-        s = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (s >= 0) setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (s < 0 || bind(s, found->ai_addr, found->ai_addrlen) != 0 || listen(s, BACKLOG) != 0)
-            status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on %s", options->listen);
-    }
-    freeaddrinfo(found);
-    if (status != TPV_OK && s >= 0) close(s);
-    *descriptor = s;
-    return status;
-}
-
 static void note_address(tpv_http_server_t *server, int descriptor) {
     struct sockaddr_storage address;
     socklen_t bytes = sizeof address;
@@ -400,11 +310,14 @@ tpv_status_t tpv_http_server_open(const tpv_http_options_t *options, tpv_http_se
     tpv_status_t status = TPV_OK;
     int descriptor = -1;
     if (options->unix_path) {
-        status = listen_unix(s, options->unix_path, &descriptor);
-        if (status == TPV_OK) status = add_listener(s, descriptor, false, false);
+        status = tpv_listen_unix(options->unix_path, &descriptor);
+        if (status == TPV_OK) {
+            memcpy(s->unix_path, options->unix_path, strlen(options->unix_path) + 1);
+            status = add_listener(s, descriptor, false, false);
+        }
     }
     if (status == TPV_OK && options->listen) {
-        status = listen_tcp(options, &descriptor);
+        status = tpv_listen_tcp(options->listen, options->token || options->insecure, &descriptor);
         if (status == TPV_OK) status = add_listener(s, descriptor, true, options->token != NULL);
     }
     if (status != TPV_OK) {

@@ -1,0 +1,99 @@
+#include "service/listen.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+#define BACKLOG 128
+
+tpv_status_t tpv_listen_unix(const char *path, int *descriptor) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "the path of the Unix socket has %zu bytes: expected at most %zu",
+                             strlen(path), sizeof address.sun_path - 1);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s < 0) return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot make a Unix socket");
+    tpv_status_t status = TPV_OK;
+    struct stat present;
+    if (lstat(path, &present) == 0) {
+        if (!S_ISSOCK(present.st_mode)) {
+            status = tpv_error_set(TPV_ERR_ARGUMENT, "%s is there already and is not a socket", path);
+        } else if (connect(s, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN) {
+            status = tpv_error_set(TPV_ERR_REFUSED, "%s is in use by a running service", path);
+        } else {
+            unlink(path);
+        }
+    }
+    /* The mode is right from the first moment, not after a chmod. */
+    if (status == TPV_OK) {
+        mode_t mask = umask(0177);
+        int failed = bind(s, (struct sockaddr *)&address, sizeof address);
+        int error = errno;
+        umask(mask);
+        if (failed) status = tpv_error_set_errno(TPV_ERR_SYSTEM, error, "cannot bind %s", path);
+    }
+    if (status == TPV_OK && listen(s, BACKLOG) != 0)
+        status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on %s", path);
+    if (status != TPV_OK) {
+        close(s);
+        return status;
+    }
+    *descriptor = s;
+    return TPV_OK;
+}
+
+static bool is_loopback(const struct sockaddr *address) {
+    if (address->sa_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
+    return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
+}
+
+static tpv_status_t resolve(const char *listen_at, struct addrinfo **found) {
+    char host[256];
+    const char *colon = strrchr(listen_at, ':');
+    size_t length = colon ? (size_t)(colon - listen_at) : 0;
+    if (!colon || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) || length >= sizeof host)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--listen \"%s\": expected HOST:PORT", listen_at);
+    const char *start = listen_at;
+    if (length > 2 && *start == '[' && start[length - 1] == ']') {
+        start++;
+        length -= 2;
+    }
+    memcpy(host, start, length);
+    host[length] = '\0';
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    int failed = getaddrinfo(*host ? host : NULL, colon + 1, &hints, found);
+    if (failed) return tpv_error_set(TPV_ERR_ARGUMENT, "--listen \"%s\": %s", listen_at, gai_strerror(failed));
+    return TPV_OK;
+}
+
+tpv_status_t tpv_listen_tcp(const char *listen_at, bool may_be_open, int *descriptor) {
+    struct addrinfo *found = NULL;
+    TPV_TRY(resolve(listen_at, &found));
+    tpv_status_t status = TPV_OK;
+    int s = -1;
+    if (!is_loopback(found->ai_addr) && !may_be_open)
+        status = tpv_error_set(TPV_ERR_PERMISSION,
+                               "--listen %s is reachable from other hosts: give --token-file, or --insecure to let "
+                               "anybody fetch",
+                               listen_at);
+    if (status == TPV_OK) {
+        int on = 1;
+        s = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (s >= 0) setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (s < 0 || bind(s, found->ai_addr, found->ai_addrlen) != 0 || listen(s, BACKLOG) != 0)
+            status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on %s", listen_at);
+    }
+    freeaddrinfo(found);
+    if (status != TPV_OK && s >= 0) close(s);
+    *descriptor = s;
+    return status;
+}

@@ -1,0 +1,17 @@
+/* Sockets that the control API listens on: non-blocking, close-on-exec, the caller's to close. */
+#ifndef SERVICE_LISTEN_H
+#define SERVICE_LISTEN_H
+
+#include <stdbool.h>
+
+#include "tpview/status.h"
+
+/* A Unix socket of mode 0600 at `path`. One whose owner is dead is replaced, a live one is TPV_ERR_REFUSED; what is no
+ * socket, or a path that is too long, TPV_ERR_ARGUMENT; TPV_ERR_SYSTEM. */
+tpv_status_t tpv_listen_unix(const char *path, int *descriptor);
+
+/* TCP at "HOST:PORT", port 0: any. Beyond loopback only if it `may_be_open` to other hosts: TPV_ERR_PERMISSION.
+ * TPV_ERR_ARGUMENT for another form or an unknown host; TPV_ERR_SYSTEM. */
+tpv_status_t tpv_listen_tcp(const char *listen_at, bool may_be_open, int *descriptor);
+
+#endif
