@@ -73,8 +73,11 @@ def _service(random: random.Random, offers: frozenset[str]) -> Service:
 def _rank(random: random.Random, number: int, window: float, service: Service, offers: frozenset[str]) -> Rank:
     tp_size, tp_rank = random.choice([VIEWS[0], VIEWS[0], *VIEWS])
     # Mostly what is there; sometimes a version that comes or goes during the round.
-    artifact = random.choice(["model", "model", *service.artifacts, *service.artifacts, random.choice(list(LABELS))])
+    there = [label for label in service.artifacts for _ in range(3)]
+    artifact = random.choice([*["model"] * 4, *there, random.choice(list(LABELS))])
     options = ["--chunk", random.choice(["4K", "4K", "8K", "16K", "64K", "1M"]), "--comms", random.choice(["1", "1", "2", "3"])]
+    if "--no-fallback" in offers and random.random() < 0.3:
+        options.append("--no-fallback")
     deadline = random.choices([None, 0.15, 0.6, 1.5, 3.0], [2, 1, 3, 4, 5])[0]
     shared = "--shared" in offers and random.random() < 0.5
     hold = random.uniform(0, 1.5) if shared and random.random() < 0.3 else 0
@@ -110,6 +113,8 @@ def _publisher(random: random.Random, number: int, window: float, service: Servi
 
 
 def _service_faults(random: random.Random, window: float) -> list[Fault]:
+    if random.random() < 0.15:  # it hardly gets on
+        return [Fault(0.45 * i, "service", "stop", 0.4) for i in range(random.randint(3, 9))]
     fault = _fault(random, "service", random.uniform(0, window))
     if fault.kind == "stop":
         return [fault]
