@@ -18,6 +18,7 @@
 #define RENEWAL_PERIOD_NS (100 * TPV_NS_PER_MS)
 #define QUIET_PERIOD_NS (100 * TPV_NS_PER_MS)
 #define SWEEP_PERIOD_NS (200 * TPV_NS_PER_MS)
+#define IDLE_SWEEP_NS TPV_NS_PER_SECOND
 
 struct tpv_mover {
     tpv_mover_options_t options;
@@ -201,7 +202,7 @@ static void clear_wake(tpv_mover_t *mover) {
 
 static void sleep_until_woken(tpv_mover_t *mover, int64_t longest) {
     struct pollfd descriptor = {.fd = mover->wake, .events = POLLIN};
-    poll(&descriptor, 1, longest < 0 ? -1 : (int)(longest / TPV_NS_PER_MS));
+    poll(&descriptor, 1, (int)(longest / TPV_NS_PER_MS));
 }
 
 static bool finished(tpv_mover_t *mover) {
@@ -244,7 +245,8 @@ static void *work(void *argument) {
             if (tpv_idle_wait(&idle, moved, mover->wake, TPV_DEADLINE_NEVER)) clear_wake(mover);
         } else {
             bool exports_left = sweep(mover, &next_sweep);
-            sleep_until_woken(mover, mover->jobs || exports_left ? QUIET_PERIOD_NS : -1);
+            /* Without work of our own, leases and views of others on this host still expire. */
+            sleep_until_woken(mover, mover->jobs || exports_left ? QUIET_PERIOD_NS : IDLE_SWEEP_NS);
             clear_wake(mover);
         }
     }

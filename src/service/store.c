@@ -13,6 +13,7 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 #define MOST_CHUNKS (UINT64_C(4) << 20) /* a view with more is not cached */
+#define STAGING_SHARE (UINT64_C(256) << 20)
 
 struct tpv_store {
     tpv_store_options_t options;
@@ -20,7 +21,17 @@ struct tpv_store {
     pthread_mutex_t mutex;
     tpv_stored_t *first; /* under mutex */
     uint64_t used;       /* of the budget; under mutex */
+    uint64_t cached;     /* of that, by exports; under mutex */
 };
+
+/*
+ * What exports may not take of the budget. A fetch that waits for staging holds its export meanwhile; this share is
+ * only ever taken by fetches that are moving, so whoever waits for it gets it.
+ */
+static uint64_t staging_share(const tpv_store_t *store) {
+    uint64_t half = store->options.budget / 2;
+    return half < STAGING_SHARE ? half : STAGING_SHARE;
+}
 
 tpv_status_t tpv_store_open(const tpv_store_options_t *options, tpv_store_t **store) {
     tpv_store_t *s = calloc(1, sizeof *s);
@@ -37,6 +48,11 @@ tpv_status_t tpv_store_open(const tpv_store_options_t *options, tpv_store_t **st
 static void note_used(tpv_store_t *store, uint64_t used) {
     store->used = used;
     tpv_metrics_budget(store->options.metrics, used);
+}
+
+static void unreserve_export(tpv_store_t *store, const tpv_stored_t *stored) {
+    store->cached -= stored->reserved;
+    note_used(store, store->used - stored->reserved);
 }
 
 static void stored_free(tpv_stored_t *stored) {
@@ -105,7 +121,7 @@ static bool stored_retire(tpv_store_t *store, tpv_stored_t *stored) {
     if (status == TPV_OK) status = tpv_export_close(table, stored->export);
     if (status == TPV_OK) status = tpv_export_free(table, stored->export);
     if (status != TPV_OK && status != TPV_ERR_STALE) return false;
-    note_used(store, store->used - stored->reserved);
+    unreserve_export(store, stored);
     stored_free(stored);
     return true;
 }
@@ -194,11 +210,21 @@ static bool make_room(tpv_store_t *store, uint64_t needed) {
     return enough;
 }
 
-static bool reserve(tpv_store_t *store, uint64_t bytes) {
-    uint64_t free_bytes = store->options.budget - store->used;
-    if (bytes > store->options.budget) return false;
-    if (bytes > free_bytes && !make_room(store, bytes - free_bytes)) return false;
-    if (bytes > store->options.budget - store->used) return false; /* a victim had a lease left */
+static uint64_t missing(uint64_t used, uint64_t bytes, uint64_t limit) {
+    return bytes > limit - used ? bytes - (limit - used) : 0;
+}
+
+/* `bytes` of the budget, evicting what it takes. An export has to leave the staging share alone. */
+static bool reserve(tpv_store_t *store, uint64_t bytes, bool for_export) {
+    uint64_t budget = store->options.budget, limit = budget - staging_share(store);
+    if (bytes > (for_export ? limit : budget)) return false;
+    uint64_t needed = missing(store->used, bytes, budget);
+    if (for_export && missing(store->cached, bytes, limit) > needed) needed = missing(store->cached, bytes, limit);
+    if (needed > 0 && !make_room(store, needed)) return false;
+    /* A victim may have had a lease left. */
+    if (missing(store->used, bytes, budget) > 0 || (for_export && missing(store->cached, bytes, limit) > 0))
+        return false;
+    if (for_export) store->cached += bytes;
     note_used(store, store->used + bytes);
     return true;
 }
@@ -236,7 +262,7 @@ static tpv_status_t enter_table(tpv_store_t *store, tpv_stored_t *stored, int64_
 }
 
 static tpv_status_t add(tpv_store_t *store, tpv_stored_t *stored, int64_t deadline) {
-    if (!stored->chunks || !reserve(store, stored->reserved)) {
+    if (!stored->chunks || !reserve(store, stored->reserved, true)) {
         free(stored->chunks);
         stored->chunks = NULL;
         stored->memory_bytes = 0;
@@ -245,7 +271,7 @@ static tpv_status_t add(tpv_store_t *store, tpv_stored_t *stored, int64_t deadli
     tpv_status_t status = stored->memory_bytes > 0 ? map_memory(stored, stored->memory_bytes) : TPV_OK;
     if (status == TPV_OK) status = enter_table(store, stored, deadline);
     if (status != TPV_OK) {
-        note_used(store, store->used - stored->reserved);
+        unreserve_export(store, stored);
         return status;
     }
     stored->users = 1;
@@ -298,11 +324,11 @@ void tpv_store_release(tpv_store_t *store, tpv_stored_t *stored) {
 }
 
 tpv_status_t tpv_store_reserve(tpv_store_t *store, uint64_t bytes, bool *got) {
-    if (bytes > store->options.budget)
-        return tpv_error_set(TPV_ERR_NO_MEMORY, "gathering needs %llu bytes of staging: the budget has %llu in all",
-                             (unsigned long long)bytes, (unsigned long long)store->options.budget);
+    if (bytes > staging_share(store))
+        return tpv_error_set(TPV_ERR_NO_MEMORY, "gathering needs %llu bytes of staging: the budget has %llu for that",
+                             (unsigned long long)bytes, (unsigned long long)staging_share(store));
     pthread_mutex_lock(&store->mutex);
-    *got = reserve(store, bytes);
+    *got = reserve(store, bytes, false);
     pthread_mutex_unlock(&store->mutex);
     return TPV_OK;
 }

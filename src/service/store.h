@@ -5,7 +5,8 @@
  * no single run in the artifact's mapping, and the digests of all chunks. Fetches of the same view share it: whoever
  * asks for a chunk first has it prepared, everybody else finds it ready or waits for it.
  *
- * The budget covers that memory and the staging of fetches that have no cached export. Room is made by retiring
+ * The budget covers that memory and the staging of fetches that have no cached export, for which a share is kept
+ * free: half of the budget, 256 MiB at most. Room is made by retiring
  * exports that nobody reads: expired ones first, then those of superseded versions, then the longest unmoved; the
  * smallest set that suffices, and none when it would not. A retired export never comes back.
  */
@@ -73,8 +74,8 @@ tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_
                                int64_t deadline, tpv_stored_t **stored, bool *reused);
 void tpv_store_release(tpv_store_t *store, tpv_stored_t *stored);
 
-/* Take `bytes` of the budget for staging. TPV_ERR_NO_MEMORY when the budget could never have them; *got false when it
- * has no room now. */
+/* Take `bytes` of the budget for staging. TPV_ERR_NO_MEMORY when they are more than the share that is kept for it;
+ * *got false when others have it now. */
 tpv_status_t tpv_store_reserve(tpv_store_t *store, uint64_t bytes, bool *got);
 void tpv_store_unreserve(tpv_store_t *store, uint64_t bytes);
 

@@ -81,11 +81,11 @@ def test_budget_is_kept_and_the_longest_unmoved_goes(cache):
     probe = cache()
     probe.fetch(0, 2)
     one = int(probe.metric("budget_used_bytes"))
-    c = cache("--budget", one + one // 2)
+    c = cache("--budget", 3 * one)  # half of it is for exports
     for rank in (0, 1, 0):
         assert c.fetch(rank, 2)["export"] == "cold"
     assert c.metric('exports_retired_total{reason="room"}') == 2
-    assert c.metric("budget_peak_bytes") <= one + one // 2
+    assert c.metric("budget_peak_bytes") <= 3 * one
 
 
 def test_without_room_a_fetch_still_works(cache, check_view, tiny, tmp_path):
@@ -100,7 +100,7 @@ def test_without_room_a_fetch_still_works(cache, check_view, tiny, tmp_path):
 def test_many_versions_and_ranks_stay_within_the_budget(cache, tiny, tpview):
     probe = cache()
     probe.fetch(0, 8)
-    budget = 3 * int(probe.metric("budget_used_bytes"))
+    budget = 7 * int(probe.metric("budget_used_bytes"))
     c = cache("--budget", budget)
     def of_version(version: int):
         return tiny("qwen3", vocab_size=1024 + 512 * version)
@@ -140,6 +140,17 @@ def test_publish_is_for_those_who_are_trusted(cache, tiny, tpview):
     assert done.returncode == 2 and "already" in done.stderr
     done = tpview("publish", "--source", c.service.source, "m@2=/nowhere")
     assert done.returncode == 1 and "/nowhere" in done.stderr
+
+
+def test_a_fetch_that_waits_for_staging_is_not_blocked_by_its_own_export(cache):
+    """The export is cached for chunks of 4 KiB; one of 64 KiB cannot use it and needs staging beside it."""
+    probe = cache()
+    probe.fetch(0, 2)
+    c = cache("--budget", 2 * int(probe.metric("budget_used_bytes")) + (1 << 20))
+    assert c.fetch(0, 2)["export"] == "cold"
+    assert c.metric("budget_used_bytes") > 0
+    assert c.fetch(0, 2, "m", "--chunk", "64K")["needed_bytes"] > 0
+    assert c.metric("budget_peak_bytes") <= c.metric("budget_bytes")
 
 
 def test_whole_tensors_when_the_source_cannot_hold_a_view(cache, check_view, tiny, tmp_path, tpview):
