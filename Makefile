@@ -1,7 +1,7 @@
 # tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
 #   make            the plugin, the library, the service and the tools
 #   make check      every test;  check-asan, check-tsan: the same under sanitizers;  check-nccl-all: more NCCL releases
-#   make bench demo fuzz lint install clean
+#   make soak-net bench demo fuzz lint install clean
 
 B        ?= build
 PREFIX   ?= /usr/local
@@ -10,6 +10,8 @@ SAN      ?=
 # libFuzzer needs clang; the seconds are for each target.
 FUZZ_CC      ?= clang
 FUZZ_SECONDS ?= 60
+ROUNDS       ?= 1000
+SOAK_SECONDS ?= 300
 # A checkpoint that benchmarks may make and reuse.
 BENCH_DIR ?= $(B)/bench
 
@@ -54,7 +56,7 @@ FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/common/*.c))
 TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets/*.c))
 
-.PHONY: all check check-unit check-functional check-python check-asan check-tsan bench demo fuzz lint install clean tests
+.PHONY: all check check-unit check-functional check-python check-asan check-tsan soak-net bench demo fuzz lint install clean tests
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -145,6 +147,11 @@ check-tsan:
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(MAKE) B=build/tsan SAN=thread OPT=-O1 check-unit check-functional
 
 # ---- longer jobs --------------------------------------------------------------------------------
+# A survivor of ROUNDS peers that are killed in the middle of a transfer; no new round after SOAK_SECONDS.
+soak-net: $(PLUGIN) $(B)/tests/functional/test_net_kill
+	TEST_ROUNDS=$(ROUNDS) TEST_SECONDS=$(SOAK_SECONDS) TEST_TIMEOUT=$$(($(SOAK_SECONDS) + 60)) \
+	  scripts/run-tests $(B) $(B)/tests/functional/test_net_kill
+
 demo: all
 	scripts/demo
 

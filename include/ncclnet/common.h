@@ -42,6 +42,7 @@ typedef ncclResult_t (*ncclProfilerCallback_t)(void **event, int type, void *par
 #define NCCL_NET_HANDLE_MAXSIZE 128 /* since 2.12 */
 #define NCCL_NET_MAX_REQUESTS 32    /* in flight for each comm; since 2.19 */
 #define NCCL_NET_MAX_DEVS_PER_NIC_V11 4
+#define NCCL_NET_MAX_DEVS_PER_NIC_V12 8
 #define NCCL_MAX_NET_SIZE_BYTES (UINT64_C(1) << 40) /* upper bound of maxP2pBytes */
 
 #define NCCL_PTR_HOST 0x1

@@ -41,10 +41,10 @@ TPV_API tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name,
                                          tpv_artifact_t **artifact);
 
 /*
- * Have the running service offer "NAME@VERSION=DIR" as well; DIR is a path on its host. Returns when it has computed the
- * digest and offers it. Older versions stay on offer, but their cached exports are the first to go. TPV_ERR_ARGUMENT for
- * a label that is taken, TPV_ERR_PERMISSION when the service trusts only its Unix socket or a token, what
- * tpv_artifact_open returns there, and errors as tpv_source_get.
+ * Have the running service offer "NAME@VERSION=DIR" as well; DIR is a path on its host. Returns when it has computed
+ * the digest and offers it. Older versions stay on offer, but their cached exports are the first to go.
+ * TPV_ERR_ARGUMENT for a label that is taken, TPV_ERR_PERMISSION when the service trusts only its Unix socket or a
+ * token, what tpv_artifact_open returns there, and errors as tpv_source_get.
  */
 TPV_API tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, double deadline_s);
 

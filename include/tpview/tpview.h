@@ -13,6 +13,7 @@
  * artifact.h   checkpoints and their identity
  * view.h       TP plans, explicit specs, gathering
  * fetch.h      services, fetching, verifying
+ * shared.h     views that the ranks of one host share
  * lease.h      the table of leases of this host
  */
 #ifndef TPVIEW_TPVIEW_H
@@ -21,6 +22,7 @@
 #include "tpview/artifact.h"
 #include "tpview/fetch.h"
 #include "tpview/lease.h"
+#include "tpview/shared.h"
 #include "tpview/status.h"
 #include "tpview/view.h"
 

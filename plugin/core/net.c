@@ -5,6 +5,7 @@
 #include "core/fork.h"
 #include "core/log.h"
 #include "core/params.h"
+#include "core/profiler.h"
 #include "core/transport.h"
 
 static ncclResult_t refuse_after_fork(void) {
@@ -16,8 +17,9 @@ static inline bool foreign(unsigned fork_generation) {
     return fork_generation != tpv_fork_generation();
 }
 
-ncclResult_t tpv_net_init(ncclDebugLogger_t logger) {
+ncclResult_t tpv_net_init(ncclDebugLogger_t logger, ncclProfilerCallback_t profiler) {
     tpv_net_log_set(logger);
+    tpv_profiler_set(profiler);
     tpv_net_params_check();
     tpv_fork_watch();
     return tpv_devices_discover();
@@ -79,21 +81,27 @@ ncclResult_t tpv_net_deregister(void *comm, void *registration) {
 
 ncclResult_t tpv_net_isend(void *comm, void *data, size_t size, int tag, void *registration, void *profiler_handle,
                            void **request) {
-    (void)profiler_handle;
     tpv_comm_t *on = comm;
     *request = NULL;
     if (foreign(on->fork_generation)) return refuse_after_fork();
-    return on->ops->isend(on, data, size, tag, registration, request);
+    ncclResult_t result = on->ops->isend(on, data, size, tag, registration, request);
+    if (*request) tpv_profiler_begin(*request, false, 1, &size, &tag, profiler_handle ? &profiler_handle : NULL);
+    return result;
 }
 
 ncclResult_t tpv_net_irecv(void *comm, int count, void **data, size_t *sizes, int *tags, void **registrations,
                            void **profiler_handles, void **request) {
-    (void)profiler_handles;
     tpv_comm_t *on = comm;
     /* What *request holds now means nothing, NCCL_NET_OPTIONAL_RECV_COMPLETION included: completion costs nothing. */
     *request = NULL;
     if (foreign(on->fork_generation)) return refuse_after_fork();
-    return on->ops->irecv(on, count, data, sizes, tags, registrations, request);
+    if (count < 1 || count > TPV_GROUP_MEMBERS_MAX) {
+        TPV_NET_WARN("irecv of %d messages at once: expected 1 to %d (maxRecvs)", count, TPV_GROUP_MEMBERS_MAX);
+        return ncclInvalidUsage;
+    }
+    ncclResult_t result = on->ops->irecv(on, count, data, sizes, tags, registrations, request);
+    if (*request) tpv_profiler_begin(*request, true, count, sizes, tags, profiler_handles);
+    return result;
 }
 
 ncclResult_t tpv_net_iflush(void *comm, int count, void **data, int *sizes, void **registrations, void **request) {
@@ -106,7 +114,9 @@ ncclResult_t tpv_net_test(void *request, int *done, int *sizes) {
     tpv_request_t *of = request;
     *done = 0;
     if (foreign(of->comm->fork_generation)) return refuse_after_fork();
-    return of->comm->ops->test(of, done, sizes);
+    ncclResult_t result = of->comm->ops->test(of, done, sizes);
+    if (*done && of->event_count) tpv_profiler_end(of);
+    return result;
 }
 
 ncclResult_t tpv_net_close(void *comm) {

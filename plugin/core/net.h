@@ -13,8 +13,9 @@
 #define TPV_NET_COMMS_MAX 65536
 #define TPV_NET_TRAFFIC_CLASS_UNDEFINED (-1)
 
-/* Read the environment, fill the device table, log through `logger` (may be NULL) from now on. Any number of times. */
-ncclResult_t tpv_net_init(ncclDebugLogger_t logger);
+/* Read the environment, fill the device table; from now on log through `logger` and report events to `profiler` (both
+ * may be NULL). Any number of times. */
+ncclResult_t tpv_net_init(ncclDebugLogger_t logger, ncclProfilerCallback_t profiler);
 
 /* An owner of connects goes away: those that it did not carry to their end are dropped. NULL does nothing. */
 void tpv_net_abandon(const void *owner);

@@ -12,9 +12,15 @@
 typedef struct tpv_comm tpv_comm_t;
 typedef struct tpv_listener tpv_listener_t;
 
+/* Receives that one irecv may ask for, as with NCCL's IB transport (NCCL_NET_IB_MAX_RECVS). */
+#define TPV_GROUP_MEMBERS_MAX 8
+
 /* First member of every transport's request. */
 typedef struct {
     tpv_comm_t *comm;
+    /* For core/profiler.h: a place for each message of the request (sends: one), NULL when there is no event. */
+    void **events;
+    uint8_t event_count;
 } tpv_request_t;
 
 /* Operations of one connected comm. One thread at a time moves data; register_memory and deregister_memory may run
@@ -23,11 +29,12 @@ typedef struct {
     /* *registration may become NULL where the transport needs none. */
     ncclResult_t (*register_memory)(tpv_comm_t *comm, void *data, size_t size, int type, void **registration);
     ncclResult_t (*deregister_memory)(tpv_comm_t *comm, void *registration);
-    /* *request becomes NULL when all requests of the comm are in use: try again. */
+    /* *request stays NULL when it cannot be begun now: try again. `count` is 1 to TPV_GROUP_MEMBERS_MAX. */
     ncclResult_t (*isend)(tpv_comm_t *comm, void *data, size_t size, int tag, void *registration, void **request);
     ncclResult_t (*irecv)(tpv_comm_t *comm, int count, void **data, const size_t *sizes, const int *tags,
                           void **registrations, void **request);
-    /* Moves what can be moved on the comm. With *done the request is gone; `sizes` may be NULL. */
+    /* Moves what can be moved on the comm. With *done the request is gone; `sizes` may be NULL, otherwise it has an
+     * element for each message of the request. */
     ncclResult_t (*test)(tpv_request_t *request, int *done, int *sizes);
     /* Frees everything, requests in flight included. In a forked child it must leave the parent's connection alone. */
     void (*close)(tpv_comm_t *comm);

@@ -15,6 +15,7 @@
 #include "core/params.h"
 #include "local/local.h"
 #include "tcp/comm.h"
+#include "tcp/linger.h"
 #include "tcp/socket.h"
 
 /* A listener exists before its handle is given away, so a refusal is hardly ever a matter of patience. */
@@ -176,7 +177,7 @@ static ncclResult_t wait_welcome(attempt_t *attempt, tpv_comm_t **comm) {
         return fail(attempt, ncclRemoteError, "what answers there is not this plugin", 0);
     ncclResult_t result;
     if (mode == TPV_LOCAL_DECLINED) {
-        result = tpv_tcp_comm_create(attempt->device, attempt->fd, &tpv_tcp_send_ops, comm);
+        result = tpv_tcp_sender_create(attempt->device, attempt->fd, comm);
     } else {
         tpv_local_offer_taken(attempt->link, mode, (int)attempt->welcome.pid);
         result = tpv_local_sender_create(attempt->link, &attempt->device->base, attempt->fd, comm);
@@ -232,6 +233,7 @@ ncclResult_t tpv_tcp_connect(const void *owner, tpv_device_t *device, int traffi
     ncclResult_t result = ncclSuccess;
     tpv_setup_lock();
     sweep(NULL, now);
+    tpv_tcp_linger_sweep();
     attempt_t *attempt = find(handle);
     if (!attempt) result = start(owner, device, traffic_class, handle, now, &attempt);
     if (result == ncclSuccess) {
@@ -249,5 +251,6 @@ ncclResult_t tpv_tcp_connect(const void *owner, tpv_device_t *device, int traffi
 void tpv_tcp_abandon(const void *owner) {
     tpv_setup_lock();
     sweep(owner, tpv_clock_ns());
+    tpv_tcp_linger_sweep();
     tpv_setup_unlock();
 }

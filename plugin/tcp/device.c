@@ -46,7 +46,7 @@ static ncclResult_t add(const tpv_interface_t *interface) {
     device->base.guid = (uint64_t)tpv_device_count();
     device->base.pointer_support = NCCL_PTR_HOST;
     device->base.speed = interface_speed(interface->name);
-    device->base.receives_max = 1;
+    device->base.receives_max = TPV_GROUP_MEMBERS_MAX;
     device->base.message_max = TPV_TCP_MESSAGE_MAX;
     TPV_NET_INFO("TCP device %d: %s at %s, %d Mb/s", tpv_device_count(), interface->name,
                  tpv_address_print(&interface->addresses[0], text), device->base.speed);

@@ -15,6 +15,7 @@
 #include "core/params.h"
 #include "local/local.h"
 #include "tcp/comm.h"
+#include "tcp/linger.h"
 #include "tcp/socket.h"
 
 #define PENDING_MAX 64
@@ -193,7 +194,7 @@ static ncclResult_t welcome(tcp_listener_t *listener, int index, tpv_comm_t **co
     }
     forget(listener, index);
     ncclResult_t result = link ? tpv_local_receiver_create(link, &listener->device->base, pending.fd, comm)
-                               : tpv_tcp_comm_create(listener->device, pending.fd, &tpv_tcp_receive_ops, comm);
+                               : tpv_tcp_receiver_create(listener->device, pending.fd, comm);
     if (result != ncclSuccess) {
         tpv_local_link_free(link);
         close(pending.fd);
@@ -227,4 +228,7 @@ void tpv_tcp_close_listener(tpv_listener_t *base) {
     for (int i = 0; i < listener->fd_count; i++)
         close(listener->fds[i]);
     free(listener);
+    tpv_setup_lock();
+    tpv_tcp_linger_sweep();
+    tpv_setup_unlock();
 }

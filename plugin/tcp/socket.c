@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 
+#include "core/log.h"
 #include "core/params.h"
 
 static void set(int fd, int level, int name, int value) {
@@ -24,6 +25,10 @@ void tpv_tcp_socket_tune(int fd, int family, int traffic_class) {
     int64_t receive_buffer = tpv_net_param_int(TPV_NET_PARAM_RCVBUF);
     if (send_buffer > 0) set(fd, SOL_SOCKET, SO_SNDBUF, (int)send_buffer);
     if (receive_buffer > 0) set(fd, SOL_SOCKET, SO_RCVBUF, (int)receive_buffer);
+    if (traffic_class > 255) {
+        TPV_NET_WARN("traffic class %d is ignored: expected 0 to 255, which becomes the IP header's", traffic_class);
+        traffic_class = -1;
+    }
     if (traffic_class >= 0 && family == AF_INET6) set(fd, IPPROTO_IPV6, IPV6_TCLASS, traffic_class);
     if (traffic_class >= 0 && family == AF_INET) set(fd, IPPROTO_IP, IP_TOS, traffic_class);
 }

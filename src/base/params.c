@@ -35,6 +35,8 @@ static const entry_t table[TPV_PARAM_COUNT] = {
                           "Bytes that a service may take for cached exports and staging; 0 means half of free memory."},
     [TPV_PARAM_EXPORT_TTL] = {"TPVIEW_EXPORT_TTL", KIND_INT, "300", 1, 31536000,
                               "Seconds that a service keeps a cached export after its last movement."},
+    [TPV_PARAM_SHARED_TTL] = {"TPVIEW_SHARED_TTL", KIND_INT, "600", 1, 365 * 24 * 3600,
+                              "Seconds that a view shared by the ranks of a host stays after its last use."},
 };
 
 /* Written once under pthread_once, read-only after. */

@@ -17,6 +17,7 @@ typedef enum tpv_param {
     TPV_PARAM_THREADS,
     TPV_PARAM_BUDGET,
     TPV_PARAM_EXPORT_TTL,
+    TPV_PARAM_SHARED_TTL,
     TPV_PARAM_COUNT
 } tpv_param_t;
 

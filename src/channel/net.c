@@ -14,16 +14,6 @@
 
 #define MAX_NAME 254 /* as in NCCL */
 
-static const struct {
-    int version;
-    const char *symbol;
-    void (*bind)(const void *vtable, tpv_net_abi_t *abi);
-} versions[] = {
-    /* Newest first. */
-    {11, "ncclNetPlugin_v11", tpv_net_abi_v11},
-    {10, "ncclNetPlugin_v10", tpv_net_abi_v10},
-};
-
 /* What a plugin last warned of on this thread: its own words for the error code that it returns next. */
 static _Thread_local char last_warning[512];
 
@@ -90,7 +80,7 @@ static void *open_library(const char *name) {
     if (library) return library;
 
     Dl_info info;
-    if (dladdr(&versions, &info) && info.dli_fname) library = open_beside(info.dli_fname, file, "");
+    if (dladdr(tpv_net_versions, &info) && info.dli_fname) library = open_beside(info.dli_fname, file, "");
     if (library) return library;
     char program[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
@@ -100,26 +90,26 @@ static void *open_library(const char *name) {
 }
 
 static tpv_status_t bind_newest(tpv_net_t *net, const char *name) {
-    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
-        const void *vtable = dlsym(net->library, versions[i].symbol);
+    const tpv_net_version_t *version = tpv_net_versions;
+    for (; version->symbol; version++) {
+        const void *vtable = dlsym(net->library, version->symbol);
         if (!vtable) continue;
-        versions[i].bind(vtable, &net->abi);
+        version->bind(vtable, &net->abi);
         return TPV_OK;
     }
-    return tpv_error_set(TPV_ERR_UNSUPPORTED, "net plugin \"%s\" has no symbol %s to %s", name,
-                         versions[sizeof versions / sizeof *versions - 1].symbol, versions[0].symbol);
+    return tpv_error_set(TPV_ERR_UNSUPPORTED, "net plugin \"%s\" has no symbol %s to %s", name, version[-1].symbol,
+                         tpv_net_versions[0].symbol);
 }
 
 static tpv_status_t start(tpv_net_t *net) {
-    TPV_TRY(tpv_net_check(net, net->abi.init(net->abi.vtable, &net->ctx, plugin_log), "init"));
+    TPV_TRY(tpv_net_check(net, net->abi.init(&net->abi, &net->ctx, plugin_log), "init"));
     int devices = 0;
     tpv_status_t status = tpv_net_check(net, net->abi.devices(&devices), "devices");
     if (status == TPV_OK && devices <= 0)
         status = tpv_error_set(TPV_ERR_NET, "net plugin %s: no network device", net->abi.name);
     if (status == TPV_OK)
-        status =
-            tpv_net_check(net, net->abi.properties(net->abi.vtable, net->device, &net->properties), "getProperties");
-    if (status != TPV_OK) net->abi.finalize(net->abi.vtable, net->ctx);
+        status = tpv_net_check(net, net->abi.properties(&net->abi, net->device, &net->properties), "getProperties");
+    if (status != TPV_OK) net->abi.finalize(&net->abi, net->ctx);
     return status;
 }
 
@@ -153,14 +143,16 @@ fail:
 }
 
 tpv_status_t tpv_net_open_table(void *library, const void *vtable, int version, tpv_net_t **net) {
-    size_t i = 0, count = sizeof versions / sizeof *versions;
-    while (i < count && versions[i].version != version)
-        i++;
-    if (i == count) return tpv_error_set(TPV_ERR_UNSUPPORTED, "its ncclNet ABI (v%d) is not known here", version);
+    char symbol[32];
+    snprintf(symbol, sizeof symbol, "ncclNetPlugin_v%d", version);
+    const tpv_net_version_t *known = tpv_net_versions;
+    while (known->symbol && strcmp(known->symbol, symbol) != 0)
+        known++;
+    if (!known->symbol) return tpv_error_set(TPV_ERR_UNSUPPORTED, "its ncclNet ABI (v%d) is not known here", version);
     tpv_net_t *n = calloc(1, sizeof *n);
     if (!n) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a net");
     n->library = library;
-    versions[i].bind(vtable, &n->abi);
+    known->bind(vtable, &n->abi);
     tpv_status_t status = start(n);
     if (status != TPV_OK)
         free(n);
@@ -184,7 +176,7 @@ tpv_status_t tpv_net_open(const char *name, tpv_net_t **net) {
 
 void tpv_net_close(tpv_net_t *net) {
     if (!net) return;
-    net->abi.finalize(net->abi.vtable, net->ctx);
+    net->abi.finalize(&net->abi, net->ctx);
     dlclose(net->library);
     free(net);
 }

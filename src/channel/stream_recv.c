@@ -73,7 +73,7 @@ tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream,
         lane_t *lane = &r->lanes[i];
         lane->next = i;
         tpv_status_t status = tpv_net_check(
-            net, net->abi.listen(net->abi.vtable, net->ctx, net->device, lane->handle, &lane->listen), "listen");
+            net, net->abi.listen(&net->abi, net->ctx, net->device, lane->handle, &lane->listen), "listen");
         if (status != TPV_OK) {
             tpv_receiver_close(r);
             return status;
@@ -103,11 +103,11 @@ tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver) {
 static tpv_status_t post(tpv_receiver_t *receiver, lane_t *lane, void *data, size_t bytes, void *registration,
                          void **request) {
     int tag = 0;
-    void *parent = NULL;
     *request = NULL; /* and not NCCL_NET_OPTIONAL_RECV_COMPLETION */
-    return tpv_net_check(receiver->net,
-                         receiver->net->abi.irecv(lane->comm, 1, &data, &bytes, &tag, &registration, &parent, request),
-                         "irecv");
+    return tpv_net_check(
+        receiver->net,
+        receiver->net->abi.irecv(&receiver->net->abi, lane->comm, 1, &data, &bytes, &tag, &registration, request),
+        "irecv");
 }
 
 static tpv_status_t test(tpv_receiver_t *receiver, void **request, int *size, bool *moved) {
@@ -122,13 +122,13 @@ static tpv_status_t test(tpv_receiver_t *receiver, void **request, int *size, bo
 
 static tpv_status_t lane_accept(tpv_receiver_t *receiver, lane_t *lane, bool *moved) {
     const tpv_net_t *net = receiver->net;
-    ncclNetDeviceHandle_t *device = NULL;
-    TPV_TRY(tpv_net_check(net, net->abi.accept(lane->listen, &lane->comm, &device), "accept"));
+    TPV_TRY(tpv_net_check(net, net->abi.accept(&net->abi, lane->listen, &lane->comm), "accept"));
     if (!lane->comm) return TPV_OK;
     *moved = true;
-    TPV_TRY(tpv_net_check(
-        net, net->abi.regMr(lane->comm, &lane->control, sizeof lane->control, NCCL_PTR_HOST, &lane->control_handle),
-        "register memory"));
+    TPV_TRY(tpv_net_check(net,
+                          net->abi.regMr(&net->abi, lane->comm, &lane->control, sizeof lane->control, NCCL_PTR_HOST,
+                                         &lane->control_handle),
+                          "register memory"));
     lane->control_registered = true;
     lane->state = GREETING;
     return TPV_OK;
@@ -166,8 +166,8 @@ static tpv_status_t lane_greet(tpv_receiver_t *receiver, lane_t *lane, bool *mov
     lane_close_listen(receiver, lane);
     if (receiver->stream.bytes > 0)
         TPV_TRY(tpv_net_check(receiver->net,
-                              receiver->net->abi.regMr(lane->comm, receiver->destination, receiver->stream.bytes,
-                                                       NCCL_PTR_HOST, &lane->data_handle),
+                              receiver->net->abi.regMr(&receiver->net->abi, lane->comm, receiver->destination,
+                                                       receiver->stream.bytes, NCCL_PTR_HOST, &lane->data_handle),
                               "register memory"));
     lane->data_registered = receiver->stream.bytes > 0;
     lane->state = STREAMING;

@@ -103,7 +103,8 @@ static tpv_status_t post(tpv_sender_t *sender, lane_t *lane, const void *data, s
     /* The ABI has no const; a plugin only reads what is sent. */
     void *plain = (void *)(uintptr_t)data;
     *request = NULL;
-    return tpv_net_check(sender->net, sender->net->abi.isend(lane->comm, plain, bytes, 0, registration, NULL, request),
+    return tpv_net_check(sender->net,
+                         sender->net->abi.isend(&sender->net->abi, lane->comm, plain, bytes, 0, registration, request),
                          "isend");
 }
 
@@ -119,20 +120,21 @@ static tpv_status_t test(tpv_sender_t *sender, void **request, uint64_t bytes, b
 
 static tpv_status_t lane_connect(tpv_sender_t *sender, lane_t *lane, bool *moved) {
     const tpv_net_t *net = sender->net;
-    TPV_TRY(tpv_net_check(net, net->abi.connect(net->abi.vtable, net->ctx, net->device, lane->handle, &lane->comm),
-                          "connect"));
+    TPV_TRY(
+        tpv_net_check(net, net->abi.connect(&net->abi, net->ctx, net->device, lane->handle, &lane->comm), "connect"));
     if (!lane->comm) return TPV_OK;
     *moved = true;
     for (; lane->regions_registered < sender->region_count; lane->regions_registered++) {
         const tpv_region_t *region = &sender->regions[lane->regions_registered];
         TPV_TRY(tpv_net_check(net,
-                              net->abi.regMr(lane->comm, (void *)(uintptr_t)region->base, region->bytes, NCCL_PTR_HOST,
-                                             &lane->region_handles[lane->regions_registered]),
+                              net->abi.regMr(&net->abi, lane->comm, (void *)(uintptr_t)region->base, region->bytes,
+                                             NCCL_PTR_HOST, &lane->region_handles[lane->regions_registered]),
                               "register memory"));
     }
-    TPV_TRY(tpv_net_check(
-        net, net->abi.regMr(lane->comm, &lane->control, sizeof lane->control, NCCL_PTR_HOST, &lane->control_handle),
-        "register memory"));
+    TPV_TRY(tpv_net_check(net,
+                          net->abi.regMr(&net->abi, lane->comm, &lane->control, sizeof lane->control, NCCL_PTR_HOST,
+                                         &lane->control_handle),
+                          "register memory"));
     lane->control_registered = true;
     lane->control.greeting = (tpv_greeting_t){.magic = TPV_GREETING_MAGIC,
                                               .version = TPV_WIRE_VERSION,

@@ -12,6 +12,7 @@
 #include "base/params.h"
 #include "channel/idle.h"
 #include "channel/stream.h"
+#include "client/fetch.h"
 #include "client/source.h"
 
 #define HTTP_PERIOD_NS TPV_NS_PER_MS
@@ -160,12 +161,20 @@ static tpv_status_t acknowledge(fetch_t *fetch) {
     return TPV_OK;
 }
 
+int64_t tpv_fetch_deadline(const tpv_fetch_options_t *options) {
+    return options->deadline_s > 0 ? tpv_deadline_in(options->deadline_s) : TPV_DEADLINE_NEVER;
+}
+
 tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                        const tpv_fetch_options_t *options, void *destination, tpv_fetch_result_t *result) {
+    return tpv_fetch_until(source, artifact, view, options, tpv_fetch_deadline(options), destination, result);
+}
+
+tpv_status_t tpv_fetch_until(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                             const tpv_fetch_options_t *options, int64_t deadline, void *destination,
+                             tpv_fetch_result_t *result) {
     int64_t begin = tpv_clock_ns();
-    fetch_t fetch = {.source = source,
-                     .options = options,
-                     .deadline = options->deadline_s > 0 ? tpv_deadline_in(options->deadline_s) : TPV_DEADLINE_NEVER};
+    fetch_t fetch = {.source = source, .options = options, .deadline = deadline};
     if (!*tpv_artifact_id(artifact))
         return tpv_error_set(TPV_ERR_ARGUMENT, "the artifact has no artifact_id yet: call tpv_artifact_digest");
     TPV_TRY(check_options(options, view, &fetch.stream));

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "lifecycle/count.h"
+#include "lifecycle/file.h"
 #include "lifecycle/words.h"
 #include "tpview/lease.h"
 
@@ -223,6 +224,8 @@ tpv_status_t tpv_table_check(const tpv_table_t *table, bool repair, tpv_finding_
         check_unique(&check, &table->leases, lease_is_live, "leases", list);
     }
     *findings = check.findings;
+    tpv_status_t files = tpv_export_files_check(table, repair, tell, user, findings);
+    if (status == TPV_OK) status = files;
 done:
     free(list);
     free(settled);

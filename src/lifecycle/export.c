@@ -84,6 +84,18 @@ static tpv_status_t make_request(const tpv_export_key_t *key, int64_t now, reque
     return TPV_OK;
 }
 
+/* Whether a READY export can be used; if not, it is withdrawn or gone. */
+static bool is_usable(const tpv_table_t *table, tpv_export_t export, tpv_export_slot_t *slot, uint64_t word) {
+    uint64_t owner = tpv_word_load(&slot->owner);
+    /* The owner was written after the generation: it is this one's while that has not changed. */
+    if (tpv_word_load(&slot->head.generation) != export.generation) return false;
+    if (owner == TPV_OWNER_FILE) return !tpv_export_withdraw_idle(table, export, TPV_EXPORT_EXPIRED);
+    if (owner == table->self() || table->alive(owner)) return true;
+    if (tpv_word_cas(&slot->head.word, &word, tpv_export_word_to(word, TPV_EXPORT_DRAINING)))
+        tpv_table_count(table, TPV_COUNT_EXPORTS_WITHDRAWN);
+    return false;
+}
+
 /* READY of an owner that lives, PENDING, FAILED within its time: what tpv_export_find answers for a slot that has the
  * key. False: the slot is of no use any more, look again. */
 static bool judge(const tpv_table_t *table, tpv_export_t export, tpv_status_t *status, tpv_export_role_t *role) {
@@ -95,17 +107,11 @@ static bool judge(const tpv_table_t *table, tpv_export_t export, tpv_status_t *s
         *role = TPV_EXPORT_WAIT;
         *status = TPV_OK;
         return true;
-    case TPV_EXPORT_READY: {
-        uint64_t owner = tpv_word_load(&slot->owner);
-        if (owner == table->self() || table->alive(owner)) {
-            *role = TPV_EXPORT_USE;
-            *status = TPV_OK;
-            return true;
-        }
-        if (tpv_word_cas(&slot->head.word, &word, tpv_export_word_to(word, TPV_EXPORT_DRAINING)))
-            tpv_table_count(table, TPV_COUNT_EXPORTS_WITHDRAWN);
-        return false;
-    }
+    case TPV_EXPORT_READY:
+        if (!is_usable(table, export, slot, word)) return false;
+        *role = TPV_EXPORT_USE;
+        *status = TPV_OK;
+        return true;
     case TPV_EXPORT_FAILED: {
         tpv_status_t cause = (tpv_status_t)tpv_word_load(&slot->cause);
         int64_t left = (int64_t)tpv_word_load(&slot->retry_ns) - table->now();
@@ -151,10 +157,13 @@ tpv_status_t tpv_export_find(const tpv_table_t *table, const tpv_export_key_t *k
 /* ---- waiting ---- */
 
 /* The preparing process is `dead`: become the preparing one, if `word` still stands. */
-static bool take_over(const tpv_table_t *table, tpv_export_slot_t *slot, uint64_t word, uint64_t dead) {
+static bool take_over(const tpv_table_t *table, tpv_export_t export, tpv_export_slot_t *slot, uint64_t word,
+                      uint64_t dead) {
     uint64_t actor = dead;
     if (!tpv_word_cas(&slot->head.actor, &actor, table->self())) return false;
     if (tpv_word_load(&slot->head.word) == word) {
+        /* It may have given its file a name just before it died. */
+        table->erase(table, export.slot, export.generation);
         tpv_table_count(table, TPV_COUNT_EXPORTS_TAKEN_OVER);
         return true;
     }
@@ -179,7 +188,7 @@ tpv_status_t tpv_export_wait(const tpv_table_t *table, tpv_export_t export, int6
             return stale(export);
         }
         uint64_t actor = tpv_word_load(&slot->head.actor);
-        if (!table->alive(actor) && take_over(table, slot, word, actor)) {
+        if (!table->alive(actor) && take_over(table, export, slot, word, actor)) {
             *role = TPV_EXPORT_PREPARE;
             return TPV_OK;
         }
@@ -232,16 +241,25 @@ static tpv_status_t change_pending(const tpv_table_t *table, tpv_export_slot_t *
     return TPV_OK;
 }
 
-tpv_status_t tpv_export_publish(const tpv_table_t *table, tpv_export_t export, uint64_t bytes, int64_t ttl_ns) {
+static tpv_status_t publish(const tpv_table_t *table, tpv_export_t export, uint64_t owner, uint64_t bytes,
+                            int64_t ttl_ns) {
     tpv_export_slot_t *slot;
     uint64_t word;
     tpv_status_t status;
     if (!may_leave(table, export, "published", &slot, &word, &status)) return status;
-    tpv_word_store(&slot->owner, table->self());
+    tpv_word_store(&slot->owner, owner);
     tpv_word_store(&slot->bytes, bytes);
     tpv_word_store(&slot->ttl_ns, (uint64_t)ttl_ns);
     tpv_word_store(&slot->moved_ns, (uint64_t)table->now());
     return change_pending(table, slot, word, TPV_EXPORT_READY, TPV_COUNT_EXPORTS_PUBLISHED);
+}
+
+tpv_status_t tpv_export_publish(const tpv_table_t *table, tpv_export_t export, uint64_t bytes, int64_t ttl_ns) {
+    return publish(table, export, table->self(), bytes, ttl_ns);
+}
+
+tpv_status_t tpv_export_publish_file(const tpv_table_t *table, tpv_export_t export, uint64_t bytes, int64_t ttl_ns) {
+    return publish(table, export, TPV_OWNER_FILE, bytes, ttl_ns);
 }
 
 tpv_status_t tpv_export_fail(const tpv_table_t *table, tpv_export_t export, tpv_status_t cause,
@@ -280,6 +298,21 @@ tpv_status_t tpv_export_withdraw(const tpv_table_t *table, tpv_export_t export) 
         tpv_table_count(table, TPV_COUNT_EXPORTS_WITHDRAWN);
         return TPV_OK;
     }
+}
+
+bool tpv_export_withdraw_idle(const tpv_table_t *table, tpv_export_t export, tpv_export_reason_t reason) {
+    tpv_export_slot_t *slot;
+    uint64_t word;
+    if (!look_up(table, export, &slot, &word)) return false;
+    if (tpv_export_word_state(word) != TPV_EXPORT_READY || tpv_export_word_active(word) > 0) return false;
+    /* A lease changes the word when it begins and when it ends, so all that is read here holds at the CAS. */
+    if (tpv_word_load(&slot->owner) != TPV_OWNER_FILE) return false;
+    int64_t idle_ns = table->now() - (int64_t)tpv_word_load(&slot->moved_ns);
+    if (reason == TPV_EXPORT_EXPIRED && idle_ns < (int64_t)tpv_word_load(&slot->ttl_ns)) return false;
+    if (!tpv_word_cas(&slot->head.word, &word, tpv_export_word_to(word, TPV_EXPORT_DRAINING))) return false;
+    tpv_table_count(table, TPV_COUNT_EXPORTS_WITHDRAWN);
+    tpv_table_count(table, reason == TPV_EXPORT_EXPIRED ? TPV_COUNT_EXPORTS_EXPIRED : TPV_COUNT_EXPORTS_EVICTED);
+    return true;
 }
 
 /* End the leases of a closed export that are not attached: they never will be. */
@@ -346,6 +379,9 @@ tpv_status_t tpv_export_free(const tpv_table_t *table, tpv_export_t export) {
         if (tpv_export_word_state(word) != TPV_EXPORT_CLOSED) return wrong_state("freed", word);
         uint32_t active = tpv_export_word_active(word);
         if (active > 0) return tpv_error_set(TPV_ERR_REFUSED, "an export with %u leases cannot be freed", active);
+        /* The file first: if this process dies now, the next one finds the slot still here and no file. */
+        if (tpv_word_load(&slot->owner) == TPV_OWNER_FILE && !table->erase(table, export.slot, export.generation))
+            return tpv_error_set(TPV_ERR_SYSTEM, "the file of export %u cannot be removed", export.slot);
         tpv_export_settle_step(table, export.slot, word);
         if (!tpv_word_cas(&slot->head.word, &word, tpv_export_word_next(word, TPV_EXPORT_FREE, 0, 0))) continue;
         tpv_futex_wake(&slot->head.word);

@@ -61,6 +61,10 @@ tpv_status_t tpv_export_acquire(const tpv_table_t *table, const tpv_export_key_t
  * TPV_ERR_PERMISSION otherwise. TPV_ERR_STALE; TPV_ERR_REFUSED in any other state. */
 tpv_status_t tpv_export_publish(const tpv_table_t *table, tpv_export_t export, uint64_t bytes, int64_t ttl_ns);
 
+/* The same for an export whose bytes are in its file (file.h, whose tpv_export_file_publish is the one to call): it has
+ * no owning process and lives until `ttl_ns` after the last data movement, whoever dies. */
+tpv_status_t tpv_export_publish_file(const tpv_table_t *table, tpv_export_t export, uint64_t bytes, int64_t ttl_ns);
+
 /* PENDING to FAILED: waiters and those who ask within the next `retry_after_ns` get `cause`. Errors as
  * tpv_export_publish; TPV_ERR_ARGUMENT for TPV_OK as a cause. */
 tpv_status_t tpv_export_fail(const tpv_table_t *table, tpv_export_t export, tpv_status_t cause, int64_t retry_after_ns);
@@ -77,19 +81,30 @@ tpv_status_t tpv_export_withdraw(const tpv_table_t *table, tpv_export_t export);
  * is closed. TPV_ERR_STALE; TPV_ERR_REFUSED in any other state. */
 tpv_status_t tpv_export_close(const tpv_table_t *table, tpv_export_t export);
 
+/* Why an export in a file is withdrawn though nothing is wrong with it. */
+typedef enum tpv_export_reason {
+    TPV_EXPORT_EXPIRED, /* its time to live is over */
+    TPV_EXPORT_EVICTED, /* its room is wanted */
+} tpv_export_reason_t;
+
+/* READY to DRAINING, of an export in a file that has no lease and, for TPV_EXPORT_EXPIRED, whose time is over; all of
+ * that at the one instant of the change. True when this call did it. */
+bool tpv_export_withdraw_idle(const tpv_table_t *table, tpv_export_t export, tpv_export_reason_t reason);
+
 /* Wait until the export, which has been withdrawn, has no lease left; leases of processes that die meanwhile are
  * reaped. TPV_ERR_DEADLINE, TPV_ERR_STALE; TPV_ERR_REFUSED when it is not withdrawn. */
 tpv_status_t tpv_export_wait_idle(const tpv_table_t *table, tpv_export_t export, int64_t deadline_ns);
 
-/* CLOSED to FREE. The caller, its owner, has released the memory. TPV_ERR_REFUSED while a lease is left or when it is
- * not closed; TPV_ERR_STALE. */
+/* CLOSED to FREE. The caller, its owner, has released the memory; of an export in a file, anybody may call, and the
+ * file's name is taken away before. TPV_ERR_REFUSED while a lease is left or when it is not closed; TPV_ERR_STALE;
+ * TPV_ERR_SYSTEM when the file cannot be removed. */
 tpv_status_t tpv_export_free(const tpv_table_t *table, tpv_export_t export);
 
 /* A copy of what the table knows of an export. */
 typedef struct tpv_export_info {
     tpv_export_state_t state;
     uint32_t active;
-    uint64_t owner; /* 0 before it is ready */
+    uint64_t owner; /* 0 before it is ready, and TPV_OWNER_FILE */
     uint64_t bytes;
     int64_t created_ns;
     int64_t moved_ns; /* last data movement */

@@ -33,6 +33,9 @@ typedef struct tpv_table_header {
     _Alignas(TPV_CACHE_LINE) tpv_word_t counters[TPV_COUNTER_SLOTS]; /* tpv_counter_t */
 } tpv_table_header_t;
 
+/* The owner of a READY export without an owning process. A process is never 0 (base/process.h). */
+#define TPV_OWNER_FILE UINT64_C(0)
+
 /* What both kinds of slots begin with. */
 typedef struct tpv_slot_head {
     tpv_word_t word;  /* words.h */
@@ -53,13 +56,14 @@ typedef struct tpv_export_record {
 typedef struct tpv_export_slot {
     _Alignas(TPV_CACHE_LINE) tpv_slot_head_t head;
     /* Written by the actor while PENDING, before the CAS that leaves it. */
-    tpv_word_t owner;  /* the process that holds the bytes: when it dies the export is void */
-    tpv_word_t bytes;  /* memory that the export takes */
+    tpv_word_t owner; /* the process that holds the bytes: when it dies the export is void. TPV_OWNER_FILE: nobody, they
+                         are in a file (file.h) */
+    tpv_word_t bytes; /* memory that the export takes */
     tpv_word_t ttl_ns; /* how long it is kept after the last data movement */
     tpv_word_t cause;  /* tpv_status_t, when FAILED */
     _Alignas(TPV_CACHE_LINE) tpv_word_t created_ns;
     tpv_word_t retry_ns; /* when FAILED: not to be tried again before */
-    tpv_word_t moved_ns; /* last data movement: a lease's attach, progress or end */
+    tpv_word_t moved_ns; /* last data movement: a lease's attach, progress or end, or its holder found dead */
     tpv_word_t unused[5];
     tpv_word_t record[sizeof(tpv_export_record_t) / 8];
 } tpv_export_slot_t;

@@ -229,9 +229,11 @@ bool tpv_lease_end(const tpv_table_t *table, tpv_lease_t lease) {
         }
         tpv_lease_record_t record;
         bool moved = state == TPV_LEASE_ATTACHED && tpv_lease_record_read(slot, lease.generation, &record);
-        if (!tpv_word_cas(&slot->head.word, &word, tpv_lease_word_to(word, TPV_LEASE_ENDING))) continue;
-        if (moved) /* see renew() for a slot that has another export by now */
+        /* While the export still counts the lease: who sees it without leases sees this too. See renew() for a slot
+         * that has another export by now. */
+        if (moved)
             tpv_word_store(&tpv_table_export(table, (uint32_t)record.export_slot)->moved_ns, (uint64_t)table->now());
+        if (!tpv_word_cas(&slot->head.word, &word, tpv_lease_word_to(word, TPV_LEASE_ENDING))) continue;
         tpv_lease_settle(table, lease.slot);
         tpv_table_count(table, TPV_COUNT_LEASES_ENDED);
         return true;

@@ -28,6 +28,8 @@ const char *tpv_counter_name(tpv_counter_t counter) {
         [TPV_COUNT_EXPORTS_REUSED] = "exports_reused",
         [TPV_COUNT_EXPORTS_COALESCED] = "exports_coalesced",
         [TPV_COUNT_EXPORTS_WITHDRAWN] = "exports_withdrawn",
+        [TPV_COUNT_EXPORTS_EXPIRED] = "exports_expired",
+        [TPV_COUNT_EXPORTS_EVICTED] = "exports_evicted",
         [TPV_COUNT_EXPORTS_CLOSED] = "exports_closed",
         [TPV_COUNT_EXPORTS_FREED] = "exports_freed",
         [TPV_COUNT_LEASES_BEGUN] = "leases_begun",

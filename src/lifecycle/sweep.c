@@ -59,7 +59,11 @@ static void end_if_over(census_t *census, uint32_t slot, int64_t now_ns, tpv_swe
         tpv_table_count(table, TPV_COUNT_LEASES_REVOKED);
         return;
     }
-    if (!reason || !move_lease(lease, word, TPV_LEASE_ENDING)) return;
+    if (!reason) return;
+    /* Its holder read until it died, which is found out now: the time of the export runs from here. */
+    if (state == TPV_LEASE_ATTACHED && record.export_slot < table->exports.count)
+        tpv_word_store(&tpv_table_export(table, (uint32_t)record.export_slot)->moved_ns, (uint64_t)now_ns);
+    if (!move_lease(lease, word, TPV_LEASE_ENDING)) return;
     ++*reason;
     tpv_table_count(table, counter);
     tpv_lease_settle(table, slot);
@@ -90,14 +94,15 @@ static bool abandon_for(const tpv_table_t *table, uint32_t slot, uint64_t dead) 
     if (!tpv_word_cas(&export->head.actor, &dead, table->self())) return false;
     /* As the actor we have a slot whose generation stands still. */
     tpv_export_t handle = {.slot = slot, .generation = tpv_word_load(&export->head.generation)};
+    /* It may have given its file a name just before it died. */
     if (tpv_export_word_state(tpv_word_load(&export->head.word)) == TPV_EXPORT_PENDING &&
-        tpv_export_abandon(table, handle) == TPV_OK)
+        table->erase(table, slot, handle.generation) && tpv_export_abandon(table, handle) == TPV_OK)
         return true;
     tpv_slot_release(&export->head);
     return false;
 }
 
-static bool retire_orphan(const tpv_table_t *table, tpv_export_t handle) {
+static bool retire(const tpv_table_t *table, tpv_export_t handle) {
     return tpv_export_withdraw(table, handle) == TPV_OK && tpv_export_close(table, handle) == TPV_OK &&
            tpv_export_free(table, handle) == TPV_OK;
 }
@@ -119,10 +124,16 @@ static void sweep_export(census_t *census, uint32_t slot, tpv_sweep_report_t *re
         freed = (int64_t)tpv_word_load(&export->retry_ns) <= table->now() && free_export(table, slot, word);
         if (freed) tpv_table_count(table, TPV_COUNT_EXPORTS_FREED);
         break;
-    default:
-        freed = !lives(census, tpv_word_load(&export->owner)) && tpv_word_load(&export->head.word) == word &&
-                retire_orphan(table, handle);
+    default: {
+        uint64_t owner = tpv_word_load(&export->owner);
+        if (tpv_word_load(&export->head.word) != word) break;
+        if (owner != TPV_OWNER_FILE)
+            freed = !lives(census, owner) && retire(table, handle);
+        else if (tpv_export_word_state(word) != TPV_EXPORT_READY ||
+                 tpv_export_withdraw_idle(table, handle, TPV_EXPORT_EXPIRED))
+            freed = retire(table, handle);
         break;
+    }
     }
     report->exports_freed += freed;
     tpv_slot_forget_dead(table, &table->exports, &export->head);

@@ -16,9 +16,10 @@
 #include "base/error.h"
 #include "base/params.h"
 #include "base/process.h"
+#include "lifecycle/file.h"
 #include "lifecycle/words.h"
 
-#define FOLDER "/dev/shm"
+#define FOLDER TPV_SHARED_FOLDER
 
 /* ---- layout ---- */
 
@@ -27,7 +28,7 @@
 /* Whatever must be the same in two builds that share a table. */
 static uint64_t signature(uint32_t export_slots, uint32_t lease_slots) {
     const uint64_t parts[] = {
-        1, /* raised when the meaning of a field or a state changes and its place does not */
+        2, /* raised when the meaning of a field or a state changes and its place does not */
         export_slots,
         lease_slots,
         sizeof(tpv_table_header_t),
@@ -125,6 +126,7 @@ void tpv_table_attach(tpv_table_t *table, void *memory) {
     table->now = tpv_clock_ns;
     table->self = tpv_process_self;
     table->alive = tpv_process_alive;
+    table->erase = tpv_export_file_erase;
 }
 
 /* ---- where we are ---- */

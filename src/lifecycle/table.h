@@ -23,6 +23,8 @@ typedef enum tpv_counter {
     TPV_COUNT_EXPORTS_REUSED,     /* a request found a ready export */
     TPV_COUNT_EXPORTS_COALESCED,  /* a request found one being prepared */
     TPV_COUNT_EXPORTS_WITHDRAWN,
+    TPV_COUNT_EXPORTS_EXPIRED, /* withdrawn: in a file, and its time to live was over */
+    TPV_COUNT_EXPORTS_EVICTED, /* withdrawn: in a file, and its room was wanted */
     TPV_COUNT_EXPORTS_CLOSED,
     TPV_COUNT_EXPORTS_FREED,
     TPV_COUNT_LEASES_BEGUN,
@@ -41,11 +43,12 @@ typedef struct tpv_table {
     size_t bytes;
     tpv_slots_t exports; /* of tpv_export_slot_t */
     tpv_slots_t leases;  /* of tpv_lease_slot_t */
-    /* How time and processes are seen: the real ones, unless a test replaces them before anything else runs. */
+    /* How time, processes and files are seen: the real ones, unless a test replaces them before anything else runs. */
     int64_t (*now)(void);
     uint64_t (*self)(void);
     bool (*alive)(uint64_t process);
-    char path[96];
+    bool (*erase)(const struct tpv_table *table, uint32_t slot, uint64_t generation); /* tpv_export_file_erase */
+    char path[96]; /* "" for a table that is in no file */
 } tpv_table_t;
 
 typedef enum tpv_open {

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "lifecycle/sweep.h"
 #include "service/api.h"
+#include "service/publisher.h"
 
 #define REFUSAL_S 2.0
 
@@ -58,6 +59,7 @@ tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t 
     if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the service");
     s->options = *options;
     tpv_catalog_init(&s->catalog);
+    pthread_mutex_init(&s->publisher.mutex, NULL);
     tpv_status_t status = TPV_OK;
     for (size_t i = 0; i < count && status == TPV_OK; i++)
         status = tpv_catalog_offer(&s->catalog, entries[i]);
@@ -101,6 +103,7 @@ void tpv_service_close(tpv_service_t *service, double drain_s) {
     atomic_store_explicit(&service->closing, true, memory_order_relaxed);
     if (service->http) {
         tpv_http_server_quiesce(service->http);
+        tpv_publisher_stop(service);
         if (!tpv_mover_wait_idle(service->mover, tpv_deadline_in(drain_s))) {
             tpv_mover_refuse_all(service->mover);
             tpv_mover_wait_idle(service->mover, tpv_deadline_in(REFUSAL_S));
@@ -115,5 +118,6 @@ void tpv_service_close(tpv_service_t *service, double drain_s) {
     tpv_pool_close(service->pool);
     tpv_net_close(service->net);
     tpv_catalog_clear(&service->catalog);
+    pthread_mutex_destroy(&service->publisher.mutex);
     free(service);
 }

@@ -27,6 +27,12 @@ typedef struct tpv_service {
     tpv_metrics_t metrics;
     tpv_mover_t *mover;
     tpv_http_server_t *http;
+    struct {
+        pthread_mutex_t mutex;
+        pthread_t thread; /* under mutex, if started */
+        bool started;     /* under mutex: to be joined */
+        bool busy;        /* under mutex: still at work */
+    } publisher;
     atomic_bool closing; /* relaxed: no new fetches once it is seen */
 } tpv_service_t;
 

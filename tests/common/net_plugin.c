@@ -15,8 +15,7 @@ static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static char log_text[1 << 16];
 static size_t log_length;
 
-__attribute__((format(printf, 5, 6))) static void logger(ncclDebugLogLevel level, unsigned long flags, const char *file,
-                                                         int line, const char *format, ...) {
+void net_logger(ncclDebugLogLevel level, unsigned long flags, const char *file, int line, const char *format, ...) {
     (void)flags;
     char text[1200];
     va_list arguments;
@@ -57,6 +56,26 @@ const char *net_plugin_path(const char *name) {
     return path;
 }
 
+static tpv_net_abi_t latest;
+
+static ncclResult_t accept_(void *listener, void **comm, ncclNetDeviceHandle_t **device_comm) {
+    (void)device_comm;
+    return latest.accept(&latest, listener, comm);
+}
+
+static ncclResult_t isend_(void *comm, void *data, size_t size, int tag, void *registration, void *profiler,
+                           void **request) {
+    if (latest.raw.isend_v10) return latest.raw.isend_v10(comm, data, size, tag, registration, profiler, request);
+    return latest.isend(&latest, comm, data, size, tag, registration, request);
+}
+
+static ncclResult_t irecv_(void *comm, int count, void **data, size_t *sizes, int *tags, void **registrations,
+                           void **profilers, void **request) {
+    if (latest.raw.irecv_v10)
+        return latest.raw.irecv_v10(comm, count, data, sizes, tags, registrations, profilers, request);
+    return latest.irecv(&latest, comm, count, data, sizes, tags, registrations, request);
+}
+
 ncclResult_t net_plugin_open(net_plugin_t *net, const char *path, int version) {
     memset(net, 0, sizeof *net);
     char symbol[32];
@@ -67,44 +86,36 @@ ncclResult_t net_plugin_open(net_plugin_t *net, const char *path, int version) {
         fprintf(stderr, "%s of %s: %s\n", symbol, path, dlerror());
         exit(1);
     }
+    const tpv_net_version_t *known = tpv_net_versions;
+    while (strcmp(known->symbol, symbol) != 0)
+        known++;
+    known->bind(table, &net->abi);
+    latest = net->abi;
     net->version = version;
-    if (version == 11) {
-        net->v11 = table;
-        net->accept = net->v11->accept;
-        net->isend = net->v11->isend;
-        net->irecv = net->v11->irecv;
-        net->test = net->v11->test;
-        net->closeSend = net->v11->closeSend;
-        net->closeRecv = net->v11->closeRecv;
-        net->closeListen = net->v11->closeListen;
-        ncclNetCommConfig_v11_t config = {.trafficClass = -1};
-        return net->v11->init(&net->context, 1, &config, logger, NULL);
-    }
-    net->v10 = table;
-    net->accept = net->v10->accept;
-    net->isend = net->v10->isend;
-    net->irecv = net->v10->irecv;
-    net->test = net->v10->test;
-    net->closeSend = net->v10->closeSend;
-    net->closeRecv = net->v10->closeRecv;
-    net->closeListen = net->v10->closeListen;
-    return net->v10->init(logger, NULL);
+    if (version == 10) net->v10 = table;
+    if (version == 11) net->v11 = table;
+    if (version == 12) net->v12 = table;
+    net->accept = accept_;
+    net->isend = isend_;
+    net->irecv = irecv_;
+    net->test = net->abi.test;
+    net->closeSend = net->abi.closeSend;
+    net->closeRecv = net->abi.closeRecv;
+    net->closeListen = net->abi.closeListen;
+    return net->abi.init(&net->abi, &net->context, net_logger);
 }
 
 void net_plugin_close(net_plugin_t *net) {
-    if (net->v11) net->v11->finalize(net->context);
+    net->abi.finalize(&net->abi, net->context);
     net->context = NULL;
 }
 
 ncclResult_t net_listen(net_plugin_t *net, int device, void *handle, void **listener) {
-    return net->v11 ? net->v11->listen(net->context, device, handle, listener)
-                    : net->v10->listen(device, handle, listener);
+    return net->abi.listen(&net->abi, net->context, device, handle, listener);
 }
 
 ncclResult_t net_connect(net_plugin_t *net, int device, void *handle, void **comm) {
-    ncclNetCommConfig_v10_t config = {.trafficClass = -1};
-    return net->v11 ? net->v11->connect(net->context, device, handle, comm, NULL)
-                    : net->v10->connect(device, &config, handle, comm, NULL);
+    return net->abi.connect(&net->abi, net->context, device, handle, comm);
 }
 
 bool net_pair_open(net_plugin_t *net, int device, net_pair_t *pair) {

@@ -1,4 +1,4 @@
-/* Net plugins as tests drive them: loaded by path, one set of calls for ABI v10 and v11, log lines kept. Functions
+/* Net plugins as tests drive them: loaded by path, one set of calls for every ABI version, log lines kept. Functions
  * below that take comms by pair run both ends on the calling thread. */
 #ifndef COMMON_NET_PLUGIN_H
 #define COMMON_NET_PLUGIN_H
@@ -7,14 +7,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "channel/net_abi.h"
 #include "ncclnet/net_v10.h"
 #include "ncclnet/net_v11.h"
+#include "ncclnet/net_v12.h"
+
+#define NET_OLDEST 6
+#define NET_NEWEST 12
 
 typedef struct {
     int version;
-    const ncclNet_v10_t *v10; /* the one that `version` tells is set; data calls are the same in both */
+    tpv_net_abi_t abi;
+    const ncclNet_v10_t *v10; /* the table itself, where it is of this version */
     const ncclNet_v11_t *v11;
+    const ncclNet_v12_t *v12;
     void *context;
+    /* As in v10 to v12, for every version; they go to the plugin that was opened last. */
     ncclResult_t (*accept)(void *, void **, ncclNetDeviceHandle_t **);
     ncclResult_t (*isend)(void *, void *, size_t, int, void *, void *, void **);
     ncclResult_t (*irecv)(void *, int, void **, size_t *, int *, void **, void **, void **);
@@ -29,14 +37,18 @@ typedef struct {
     void *listener, *send, *receive;
 } net_pair_t;
 
-/* Load `path` and init it with the ABI `version` (10 or 11). Exits the process with a message when the file or symbol
- * is not there; otherwise returns init's result. */
+/* Load `path` and init it with the ABI `version` (NET_OLDEST to NET_NEWEST). Exits the process with a message when the
+ * file or symbol is not there; otherwise returns init's result. */
 ncclResult_t net_plugin_open(net_plugin_t *net, const char *path, int version);
-/* finalize, for v11. */
+/* finalize, where the version has it. */
 void net_plugin_close(net_plugin_t *net);
 
 /* $TEST_BUILD/lib/libnccl-net-tpview.so, or $TEST_BUILD/NAME when `name` is not NULL. Static storage. */
 const char *net_plugin_path(const char *name);
+
+/* Keeps log lines; what net_plugin_open gives to init. */
+void net_logger(ncclDebugLogLevel level, unsigned long flags, const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /* All log lines of the process since the last net_log_clear, newline after each. */
 const char *net_log_text(void);

@@ -16,7 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts" / "lib"), str(Path(__file__).resolve().parent)]
 
 import service as programs  # noqa: E402
+from checkpoints.models import MODELS, with_layers  # noqa: E402
+from checkpoints.tensors import tensors_of  # noqa: E402
+from checkpoints.writer import write_checkpoint  # noqa: E402
 from models import write_tiny  # noqa: E402
+from outcomes import wait_for  # noqa: E402
 
 LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
 
@@ -107,12 +111,12 @@ def tpview(build, environ) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def start_tpview(build, environ) -> Iterator[Callable[..., subprocess.Popen]]:
-    """As tpview, but returns the running process."""
+    """As tpview, but returns the running process; its standard input is open with keyword `stdin=subprocess.PIPE`."""
     running: list[subprocess.Popen] = []
 
-    def start(*arguments, env: dict[str, str] | None = None) -> subprocess.Popen:
+    def start(*arguments, env: dict[str, str] | None = None, stdin=subprocess.DEVNULL) -> subprocess.Popen:
         process = subprocess.Popen([str(build / "bin" / "tpview"), *map(str, arguments)], env={**environ, **(env or {})},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running.append(process)
         return process
 
@@ -138,3 +142,34 @@ def check_view() -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
 
     return run
+
+
+def fetch_command(source, out, *, artifact="qwen3", tp_size=2, tp_rank=0, deadline=20) -> list:
+    return ["fetch", "--source", source, "--artifact", artifact, "--tp-size", tp_size, "--tp-rank", tp_rank, "--out", out,
+            "--deadline", deadline]
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory):
+    """650 MB that cost no disk: long enough on the wire to be interrupted."""
+    config = with_layers(MODELS["qwen3-0.6b"].config, 1)
+    folder = tmp_path_factory.mktemp("large") / "model"
+    write_checkpoint(folder, config, tensors_of(config, stores_lm_head=True), sparse=True)
+    return folder
+
+
+@pytest.fixture
+def in_mid_fetch(start_tpview, leases):
+    """in_mid_fetch(source, artifact, out, deadline): a running fetch in small chunks of which some bytes have moved."""
+
+    def start(source, out, deadline: float) -> subprocess.Popen:
+        process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "4K")
+
+        def moving():
+            assert process.poll() is None, process.communicate()
+            return any(0 < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
+
+        wait_for(moving, 30, "the fetch's first bytes")
+        return process
+
+    return start

@@ -1,6 +1,8 @@
-"""What the end of a program must look like."""
+"""What the end of a program must look like, and waiting for it."""
 
 import subprocess
+import time
+from contextlib import contextmanager
 
 
 def failed(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -9,3 +11,18 @@ def failed(done: subprocess.CompletedProcess, *words: str) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in words:
         assert word in done.stderr, done.stderr
+
+
+@contextmanager
+def within(seconds: float):
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < seconds
+
+
+def wait_for(condition, seconds: float, what: str):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+    return value

@@ -1,4 +1,6 @@
 /* The channel's streams over our plugin and over somebody else's: both ends in one process, on one thread. */
+#include <dlfcn.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +15,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "channel/idle.h"
+#include "channel/net.h"
 #include "channel/stream.h"
 #include "channel/wire.h"
 
@@ -61,7 +64,7 @@ typedef struct {
     tpv_sender_t *sender;
 } pair_t;
 
-static void pair_open(pair_t *pair, const char *plugin, uint64_t bytes, uint32_t chunk, uint32_t comms) {
+static void pair_prepare(pair_t *pair, const char *plugin, uint64_t bytes, uint32_t chunk, uint32_t comms) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", getenv("TEST_BUILD"), plugin);
     memset(pair, 0, sizeof *pair);
@@ -73,8 +76,16 @@ static void pair_open(pair_t *pair, const char *plugin, uint64_t bytes, uint32_t
     for (uint64_t i = 0; i < bytes; i++)
         pair->source[i] = (uint8_t)(i * 2654435761u >> 13);
     pair->memory = (memory_t){.stream = &pair->stream, .data = pair->source, .fail_at = ~0ull, .lie_at = ~0ull};
+}
+
+static void pair_receive(pair_t *pair) {
     if (tpv_receiver_open(pair->net, &pair->stream, pair->destination, true, &pair->receiver) != TPV_OK)
         fail_msg("%s", tpv_error_message());
+}
+
+static void pair_open(pair_t *pair, const char *plugin, uint64_t bytes, uint32_t chunk, uint32_t comms) {
+    pair_prepare(pair, plugin, bytes, chunk, comms);
+    pair_receive(pair);
 }
 
 /* `stream` is what the sender believes. */
@@ -149,6 +160,66 @@ static void every_size_arrives(void **state) {
             pair_close(&pair);
         }
     }
+}
+
+static void silent_log(ncclDebugLogLevel level, unsigned long flags, const char *file, int line, const char *format,
+                       ...) {
+    (void)level, (void)flags, (void)file, (void)line, (void)format;
+}
+
+/* Our plugin as if this version were the newest that it has. */
+static void reopen_with(tpv_net_t *net, const tpv_net_version_t *version) {
+    assert_int_equal(net->abi.finalize(&net->abi, net->ctx), ncclSuccess);
+    const void *table = dlsym(net->library, version->symbol);
+    assert_non_null(table);
+    version->bind(table, &net->abi);
+    assert_int_equal(net->abi.init(&net->abi, &net->ctx, silent_log), ncclSuccess);
+    assert_int_equal(net->abi.properties(&net->abi, net->device, &net->properties), ncclSuccess);
+}
+
+static void every_abi_version_moves_data(void **state) {
+    (void)state;
+    int number = 12;
+    for (const tpv_net_version_t *version = tpv_net_versions; version->symbol; version++, number--) {
+        pair_t pair;
+        pair_prepare(&pair, plugins[0], 1000001, 65536, 2);
+        reopen_with(pair.net, version);
+        assert_int_equal(pair.net->abi.version, number);
+        assert_string_equal(pair.net->abi.name, "TPView");
+        assert_int_equal(pair.net->properties.max_receives, 8);
+        assert_int_equal(pair.net->properties.max_message, 1 << 30);
+        assert_true(pair.net->properties.speed > 0 && pair.net->properties.name[0]);
+        pair_receive(&pair);
+        pair.sender = sender_open(&pair, &pair.stream, 4);
+        if (pair_run(&pair, NULL) != TPV_OK) fail_msg("%s: %s", version->symbol, tpv_error_message());
+        assert_memory_equal(pair.source, pair.destination, pair.stream.bytes);
+        pair_close(&pair);
+    }
+    assert_int_equal(number, 5);
+}
+
+static void sizes_that_an_old_version_cannot_tell_are_refused(void **state) {
+    (void)state;
+    tpv_net_t *net = NULL;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", getenv("TEST_BUILD"), plugins[0]);
+    assert_int_equal(tpv_net_open(path, &net), TPV_OK);
+    for (const tpv_net_version_t *version = tpv_net_versions; version->symbol; version++) {
+        reopen_with(net, version);
+        const tpv_net_abi_t *abi = &net->abi;
+        void *request = NULL, *data[9] = {0}, *handles[9] = {0};
+        size_t sizes[9] = {(size_t)INT_MAX + 1};
+        int tags[9] = {0};
+        /* No comm: the plugin must not be asked. */
+        if (abi->version < 8)
+            assert_int_equal(abi->regMr(abi, NULL, NULL, sizes[0], NCCL_PTR_HOST, &request), ncclInvalidArgument);
+        if (abi->version < 9) {
+            assert_int_equal(abi->isend(abi, NULL, NULL, sizes[0], 0, NULL, &request), ncclInvalidArgument);
+            assert_int_equal(abi->irecv(abi, NULL, 1, data, sizes, tags, handles, &request), ncclInvalidArgument);
+        }
+        assert_int_equal(abi->irecv(abi, NULL, 9, data, sizes, tags, handles, &request), ncclInvalidArgument);
+    }
+    tpv_net_close(net);
 }
 
 static void a_wrong_digest_is_found(void **state) {
@@ -227,12 +298,14 @@ static void plugins_that_cannot_be_used_are_named(void **state) {
     assert_non_null(strstr(tpv_error_message(), "/nowhere/libx.so"));
     assert_int_equal(tpv_net_open("none", &net), TPV_ERR_NOT_FOUND);
     assert_int_equal(tpv_net_open("libc.so.6", &net), TPV_ERR_UNSUPPORTED);
-    assert_non_null(strstr(tpv_error_message(), "ncclNetPlugin_v10"));
+    assert_non_null(strstr(tpv_error_message(), "ncclNetPlugin_v6 to ncclNetPlugin_v12"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_arrives),
+        cmocka_unit_test(every_abi_version_moves_data),
+        cmocka_unit_test(sizes_that_an_old_version_cannot_tell_are_refused),
         cmocka_unit_test(a_wrong_digest_is_found),
         cmocka_unit_test(the_source_tells_why_it_cannot_go_on),
         cmocka_unit_test(a_stranger_is_dropped_and_the_source_still_gets_through),

@@ -7,67 +7,17 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
-from checkpoints.models import MODELS, with_layers
-from checkpoints.tensors import tensors_of
-from checkpoints.writer import write_checkpoint
-from conftest import LIMIT_S
+from conftest import LIMIT_S, fetch_command
 from models import write_tiny
-from outcomes import failed
+from outcomes import failed, wait_for, within
 
 SLACK_S = 5  # what a loaded machine may take beyond a deadline
 
 
-def fetch_command(source, out, *, artifact="qwen3", tp_size=2, tp_rank=0, deadline=20) -> list:
-    return ["fetch", "--source", source, "--artifact", artifact, "--tp-size", tp_size, "--tp-rank", tp_rank, "--out", out,
-            "--deadline", deadline]
-
-
 def nothing_left(folder) -> bool:
     return not [file.name for file in folder.iterdir() if "view" in file.name]
-
-
-@contextmanager
-def within(seconds: float):
-    start = time.monotonic()
-    yield
-    assert time.monotonic() - start < seconds
-
-
-def wait_for(condition, seconds: float, what: str):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.02)
-    return value
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """650 MB that cost no disk: long enough on the wire to be interrupted."""
-    config = with_layers(MODELS["qwen3-0.6b"].config, 1)
-    folder = tmp_path_factory.mktemp("large") / "model"
-    write_checkpoint(folder, config, tensors_of(config, stores_lm_head=True), sparse=True)
-    return folder
-
-
-@pytest.fixture
-def in_mid_fetch(start_tpview, leases):
-    """in_mid_fetch(source, artifact, out, deadline): a running fetch in small chunks of which some bytes have moved."""
-
-    def start(source, out, deadline: float) -> subprocess.Popen:
-        process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "4K")
-
-        def moving():
-            assert process.poll() is None, process.communicate()
-            return any(0 < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
-
-        wait_for(moving, 30, "the fetch's first bytes")
-        return process
-
-    return start
 
 
 def finished(process: subprocess.Popen, limit: float = LIMIT_S) -> subprocess.CompletedProcess:

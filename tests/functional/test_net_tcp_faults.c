@@ -228,6 +228,7 @@ static void a_receiver_that_does_not_read_is_not_lost(void **state) {
 }
 
 int main(void) {
+    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     setenv("TPVIEW_NET_PEER_TIMEOUT", "3", 1);

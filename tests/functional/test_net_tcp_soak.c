@@ -172,6 +172,7 @@ static void random_soak(void **state) {
 }
 
 int main(void) {
+    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     const char *given = getenv("TEST_SEED");
     if (given)

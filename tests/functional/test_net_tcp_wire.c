@@ -69,7 +69,7 @@ static void a_stream_that_comes_byte_by_byte(void **state) {
     int fd, done = 0, size = -1;
     void *comm = accept_by_hand(&fd), *requests[MESSAGES];
     for (int i = 0; i < MESSAGES; i++) {
-        put_header(stream + length, i, sizes[i]);
+        put_header(stream + length, 7, sizes[i]);
         net_fill(stream + length + 16, sizes[i], (uint64_t)i);
         length += 16 + sizes[i];
         assert_int_equal(net_irecv(&net, comm, in[i], sizeof in[i], &requests[i]), ncclSuccess);
@@ -103,7 +103,7 @@ static void a_stream_that_is_cut_anywhere(void **state) {
     for (int i = 0; i < MESSAGES; i++) {
         random = random * 1103515245 + 12345;
         sizes[i] = (random >> 16) % 3 ? (random >> 16) % ROOM : 0;
-        put_header(stream + length, 0, sizes[i]);
+        put_header(stream + length, 7, sizes[i]);
         net_fill(stream + length + 16, sizes[i], (uint64_t)i);
         length += 16 + sizes[i];
     }
@@ -233,7 +233,144 @@ static void sent_messages_are_what_the_format_says(void **state) {
     free(stream);
 }
 
+static void put_notice(char *at, int32_t tag, uint64_t count) {
+    memcpy(at, "TPVP", 4);
+    memcpy(at + 4, &tag, 4);
+    memcpy(at + 8, &count, 8);
+}
+
+static void *post_group(void *comm, int count, char *in, int *tags) {
+    void *data[8], *registrations[8] = {0}, *request = NULL;
+    size_t sizes[8];
+    for (int i = 0; i < count; i++) {
+        data[i] = in + i;
+        sizes[i] = 1;
+    }
+    assert_int_equal(net.irecv(comm, count, data, sizes, tags, registrations, NULL, &request), ncclSuccess);
+    assert_non_null(request);
+    return request;
+}
+
+static void receives_are_told_when_their_tags_differ(void **state) {
+    (void)state;
+    char in[8], told[64], expected[32], header[16], byte;
+    int fd, done, same[] = {7, 7}, different[] = {8, 7, 8}, one[] = {9};
+    void *comm = accept_by_hand(&fd);
+    net_log_clear();
+    post_group(comm, 2, in, same);
+    void *group = post_group(comm, 2, in, same);
+    assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(errno, EAGAIN);
+    /* All that was posted before counts; equal tags share a notice. */
+    post_group(comm, 3, in, different);
+    put_notice(expected, 7, 5);
+    put_notice(expected + 16, 8, 2);
+    assert_int_equal(recv(fd, told, 32, MSG_WAITALL), 32);
+    assert_memory_equal(told, expected, 32);
+    post_group(comm, 1, in, one);
+    put_notice(expected, 9, 1);
+    assert_int_equal(recv(fd, told, 16, MSG_WAITALL), 16);
+    assert_memory_equal(told, expected, 16);
+    /* One tag may come early, a second one cannot. */
+    for (int tag = 20; tag < 22; tag++) {
+        put_header(header, tag, 0);
+        assert_int_equal(send(fd, header, 16, 0), 16);
+    }
+    assert_int_equal(net_wait(&net, group, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_log_count("a message of 0 bytes with tag 21 that was not asked for"), 1);
+    assert_int_equal(net.test(group, &done, NULL), ncclRemoteError);
+    net.closeRecv(comm);
+    close(fd);
+}
+
+static void early_messages_have_a_limit(void **state) {
+    (void)state;
+    char in[8], header[16];
+    int fd, tags[] = {7};
+    void *comm = accept_by_hand(&fd), *request = post_group(comm, 1, in, tags);
+    net_log_clear();
+    put_header(header, 20, 1);
+    assert_int_equal(send(fd, header, 16, 0), 16);
+    assert_int_equal(send(fd, "x", 1, 0), 1);
+    put_header(header, 20, UINT64_C(1) << 30);
+    assert_int_equal(send(fd, header, 16, 0), 16);
+    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_log_count("that was not asked for"), 1);
+    net.closeRecv(comm);
+    close(fd);
+}
+
+static void *isend_once(void *comm, int tag, ncclResult_t expected) {
+    void *request = &request;
+    assert_int_equal(net.isend(comm, (char[]){'x'}, 1, tag, NULL, NULL, &request), expected);
+    return request;
+}
+
+static void notices_let_other_tags_go(void **state) {
+    (void)state;
+    char notices[32], stream[3 * 17], expected[3 * 17];
+    int fd;
+    void *comm = connect_by_hand(&fd), *first = isend_once(comm, 7, ncclSuccess);
+    assert_non_null(first);
+    put_notice(notices, 7, 2);
+    put_notice(notices + 16, -8, 1);
+    for (int i = 0; i < 32; i++) {
+        assert_null(isend_once(comm, -8, ncclSuccess));
+        send_byte(fd, notices + i);
+    }
+    void *second = NULL, *third = isend_once(comm, 7, ncclSuccess);
+    for (int64_t deadline = tpv_deadline_in(10); !second; second = isend_once(comm, -8, ncclSuccess))
+        assert_false(tpv_deadline_passed(deadline));
+    /* One of two for tag 7 was gone before. */
+    assert_non_null(third);
+    assert_null(isend_once(comm, 7, ncclSuccess));
+    assert_null(isend_once(comm, -8, ncclSuccess));
+    assert_null(isend_once(comm, 3, ncclSuccess));
+    static const int tags[] = {7, 7, -8};
+    for (int i = 0; i < 3; i++) {
+        put_header(expected + i * 17, tags[i], 1);
+        expected[i * 17 + 16] = 'x';
+    }
+    assert_int_equal(net_wait(&net, first, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, second, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, third, 10, NULL), ncclSuccess);
+    assert_int_equal(recv(fd, stream, sizeof stream, MSG_WAITALL), sizeof stream);
+    assert_memory_equal(stream, expected, sizeof stream);
+    net.closeSend(comm);
+    close(fd);
+}
+
+static void damaged_notices_are_the_peers_fault(void **state) {
+    (void)state;
+    enum { TOO_MANY = 300 };
+    static char notices[4][16 * TOO_MANY];
+    int counts[] = {1, 1, 2, TOO_MANY};
+    put_notice(notices[0], 1, 1);
+    notices[0][0] = 'X';
+    put_notice(notices[1], 1, UINT64_MAX);
+    put_notice(notices[2], 1, INT64_MAX);
+    put_notice(notices[2] + 16, 1, 1);
+    for (int i = 0; i < TOO_MANY; i++)
+        put_notice(notices[3] + 16 * i, i, 1);
+    for (int i = 0; i < 4; i++) {
+        int fd;
+        void *comm = connect_by_hand(&fd), *request = NULL;
+        net_log_clear();
+        assert_non_null(isend_once(comm, 7777, ncclSuccess));
+        assert_int_equal(send(fd, notices[i], 16 * (size_t)counts[i], 0), 16 * counts[i]);
+        ncclResult_t result = ncclSuccess;
+        for (int64_t deadline = tpv_deadline_in(10); result == ncclSuccess && !tpv_deadline_passed(deadline);)
+            result = net.isend(comm, notices, 1, 8888, NULL, NULL, &request);
+        assert_int_equal(result, ncclRemoteError);
+        assert_null(request);
+        assert_int_equal(net_log_count("the stream is damaged: bytes that are no notice"), 1);
+        net.closeSend(comm);
+        close(fd);
+    }
+}
+
 int main(void) {
+    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     setenv("NCCL_SOCKET_SNDBUF", "1", 1);
@@ -243,6 +380,10 @@ int main(void) {
         cmocka_unit_test(a_stream_that_is_cut_anywhere),
         cmocka_unit_test(a_damaged_stream_is_the_peers_fault),
         cmocka_unit_test(sent_messages_are_what_the_format_says),
+        cmocka_unit_test(receives_are_told_when_their_tags_differ),
+        cmocka_unit_test(early_messages_have_a_limit),
+        cmocka_unit_test(notices_let_other_tags_go),
+        cmocka_unit_test(damaged_notices_are_the_peers_fault),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     net_plugin_close(&net);

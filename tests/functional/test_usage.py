@@ -22,11 +22,21 @@ SOURCE = ("--source", "unix:/tmp/x.sock", "--artifact", "a", "--tp-size", "2", "
     ("fetch", *SOURCE),
     ("fetch", *SOURCE, "--null", "--out", "x"),
     ("fetch", *SOURCE, "--null", "--chunk", "1"),
+    ("fetch", *SOURCE, "--null", "--ttl", "5"),
+    ("fetch", *SOURCE, "--null", "--hold"),
+    ("fetch", *SOURCE, "--shared", "--null", "--out", "x"),
+    ("fetch", *SOURCE, "--shared", "--ttl", "0"),
+    ("fetch", *SOURCE, "--shared", "--ttl", "0.5"),
+    ("fetch", *SOURCE, "--shared", "--ttl", "1e9"),
+    ("fetch", *SOURCE, "--shared", "--no-digests"),
     ("fetch", *SOURCE, "--null", "--comms", "0"),
     ("fetch", *SOURCE, "--null", "--deadline", "soon"),
     ("fetch", "--source", "unix:/tmp/x.sock", "--tp-size", "2", "--tp-rank", "0", "--null"),
     ("verify", "--checkpoint", "x", "--tp-size", "2", "--tp-rank", "0"),
     ("leases", "surplus"),
+    ("leases", "--watch", "1", "surplus"),
+    ("doctor", "surplus"),
+    ("doctor", "--watch"),
 ], ids=" ".join)
 def test_tpview(tpview, arguments):
     done = tpview(*arguments)

@@ -19,7 +19,7 @@ struct launch_arguments {
 enum { COMM_RANK = 0, COMM_RANK_COUNT = 4 };
 
 /* A kernel that waits yields its core first, and then sleeps for short: proxies and other ranks need it. */
-enum { YIELDS_BEFORE_SLEEP = 200, SLEEP_NANOSECONDS = 20000 };
+enum { YIELDS_BEFORE_SLEEP = 10, SLEEP_NANOSECONDS = 20000 };
 
 static void wait_a_little(unsigned idle_rounds) {
     if (idle_rounds < YIELDS_BEFORE_SLEEP)

@@ -135,7 +135,7 @@ static void set_environment(const struct scenario *scenario, int rank, const cha
     setenv("NCCL_DEBUG_FILE", log, 1);
     setenv("NCCL_DEBUG", "INFO", 1);
     setenv("NCCL_DEBUG_SUBSYS", "INIT,NET,ENV", 1);
-    setenv("NCCL_NET", getenv("TPVIEW_TEST_NET"), 1);
+    setenv("NCCL_NET", getenv("TEST_NET"), 1);
     for (const char *const *pair = scenario->environment; pair && *pair; pair += 2)
         setenv(pair[0], pair[1], 1);
     static const char *const defaults[][2] = {
@@ -156,8 +156,7 @@ static _Noreturn void rank_main(const struct scenario *scenario, int index, stru
     dup2(output, STDOUT_FILENO);
     dup2(output, STDERR_FILENO);
     set_environment(scenario, index, folder);
-    struct rank rank = {index, scenario->rank_count, nccl_load(getenv("TPVIEW_TEST_LIBNCCL")), board,
-                        scenario->argument};
+    struct rank rank = {index, scenario->rank_count, nccl_load(getenv("TEST_LIBNCCL")), board, scenario->argument};
     scenario->run(&rank);
     fflush(NULL);
     _exit(0);
@@ -166,12 +165,12 @@ static _Noreturn void rank_main(const struct scenario *scenario, int index, stru
 /* ---- in the test */
 
 void scenario_require_nccl(void) {
-    const char *path = getenv("TPVIEW_TEST_LIBNCCL");
+    const char *path = getenv("TEST_LIBNCCL");
     if (!path || access(path, R_OK)) {
-        printf("skipped: no libnccl.so.2 (TPVIEW_TEST_LIBNCCL=%s); scripts/get-nccl fetches one\n", path ? path : "");
+        printf("skipped: no libnccl.so.2 (TEST_LIBNCCL=%s); scripts/get-nccl fetches one\n", path ? path : "");
         exit(77);
     }
-    setenv("TPVIEW_TEST_NET", "Socket", 0);
+    setenv("TEST_NET", "Socket", 0);
 }
 
 static void show(const char *folder, const char *name, int rank) {
@@ -216,7 +215,7 @@ static bool wait_for_ranks(const struct scenario *scenario, struct process *proc
 /* Whether a rank's NCCL log names the wanted network wherever it says which one is used. */
 static bool check_log(const struct scenario *scenario, const char *folder, int rank) {
     char path[512], line[1024], via[64];
-    const char *network = getenv("TPVIEW_TEST_NET");
+    const char *network = getenv("TEST_NET");
     snprintf(path, sizeof path, "%s/nccl-%d.log", folder, rank);
     snprintf(via, sizeof via, "via NET/%s/", network);
     int used = 0, channels = 0;
@@ -259,7 +258,7 @@ static void remove_folder(const char *folder) {
 }
 
 bool scenario_run(const struct scenario *scenario) {
-    const char *parent = getenv("TPVIEW_TEST_LOGS");
+    const char *parent = getenv("TEST_LOGS");
     char folder[256];
     snprintf(folder, sizeof folder, "%s/ranks-XXXXXX", parent ? parent : "/tmp");
     struct board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

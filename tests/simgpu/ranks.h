@@ -30,11 +30,11 @@ struct scenario {
 };
 
 /* Runs a scenario. Returns true when every rank ended well in time and its NCCL log says that it used the network
- * named by TPVIEW_TEST_NET and no other. Otherwise prints to standard error what went wrong and what the ranks and
+ * named by TEST_NET and no other. Otherwise prints to standard error what went wrong and what the ranks and
  * NCCL printed, which is not shown else. The processes are gone when it returns. */
 bool scenario_run(const struct scenario *scenario);
 
-/* Leaves with status 77 and a sentence when there is no libnccl to run: TPVIEW_TEST_LIBNCCL names none. To be called
+/* Leaves with status 77 and a sentence when there is no libnccl to run: TEST_LIBNCCL names none. To be called
  * first in main(). */
 void scenario_require_nccl(void);
 

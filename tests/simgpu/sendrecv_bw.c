@@ -96,7 +96,7 @@ static bool parse_number(const char *text, uint64_t most, uint64_t *value) {
 /* Chooses the network for the next run. The plugin is the one of the same build, two folders up. */
 static void choose_network(const char *network) {
     char program[PATH_MAX - 64] = "", plugin[PATH_MAX];
-    setenv("TPVIEW_TEST_NET", network, 1);
+    setenv("TEST_NET", network, 1);
     if (strcmp(network, "Socket") == 0) {
         setenv("NCCL_NET_PLUGIN", "none", 1);
     } else if (strcmp(network, "TPView") == 0 && readlink("/proc/self/exe", program, sizeof program - 1) > 0) {
@@ -148,7 +148,7 @@ int main(int argc, char **argv) {
         usage(stderr);
         return 2;
     }
-    setenv("TPVIEW_TEST_LIBNCCL", library, 1);
+    setenv("TEST_LIBNCCL", library, 1);
     scenario_require_nccl();
     struct measurement *measurement =
         mmap(NULL, sizeof *measurement, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

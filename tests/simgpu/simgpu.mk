@@ -21,7 +21,9 @@ NCCL_RELEASES     ?= 2.28.9 2.30.7
 NCCL_ALL_RELEASES ?= 2.18.3 2.21.5 2.26.5 $(NCCL_RELEASES) 2.32.3
 
 .PHONY: check-nccl check-nccl-all
-check-nccl: $(PLUGIN) $(SIM_TESTS) $(SIM_BENCH)
+tests: $(SIM_TESTS) $(SIM_BENCH)
+
+check-nccl: $(PLUGIN) $(SIM_TESTS)
 	scripts/check-nccl $(B) $(NCCL_RELEASES)
 
 check-nccl-all: $(PLUGIN) $(SIM_TESTS)

@@ -82,7 +82,7 @@ static void a_split_communicator(void **state) {
     assert_true(scenario_run(&(struct scenario){.rank_count = 4, .run = run_split}));
 }
 
-/* NCCL 2.27 to 2.29 forget the plugin with the last communicator unless NCCL_NET_PLUGIN_REF_COUNT=1, and then go on
+/* NCCL 2.28 and 2.29 forget the plugin with the last communicator unless NCCL_NET_PLUGIN_REF_COUNT=1, and then go on
  * with their own Socket network: the log must name the network under test each time. */
 enum { GENERATIONS = 3 };
 
@@ -100,12 +100,29 @@ static void a_new_communicator_after_the_last(void **state) {
     assert_true(scenario_run(&(struct scenario){.rank_count = 2, .run = run_generations, .networks = GENERATIONS}));
 }
 
+/* NCCL 2.23.4 and newer can exchange what communicators need to know of each other over the network as well: small odd
+ * sizes in unaligned host memory, connections to the next rank and from the previous one at once. */
+static void run_bootstrap(struct rank *rank) {
+    nccl_comm_t comm = rank_join(rank, 0);
+    run_ring(rank, comm, rank->index, rank->count, 5);
+    RANK_CHECK(rank, rank->nccl->CommDestroy(comm));
+}
+
+static void bootstrap_over_the_network(void **state) {
+    (void)state;
+    assert_true(
+        scenario_run(&(struct scenario){.rank_count = 3,
+                                        .run = run_bootstrap,
+                                        .environment = (const char *const[]){"NCCL_OOB_NET_ENABLE", "1", NULL}}));
+}
+
 int main(void) {
     scenario_require_nccl();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_communicators_at_once),
         cmocka_unit_test(a_split_communicator),
         cmocka_unit_test(a_new_communicator_after_the_last),
+        cmocka_unit_test(bootstrap_over_the_network),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

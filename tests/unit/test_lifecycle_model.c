@@ -61,6 +61,7 @@ static struct {
     int deaths_left;
     bool death;
     bool founder_died;
+    uint64_t files[EXPORT_SLOTS]; /* one bit for each generation: its file has its name */
 } world;
 
 static char *stacks[PROCESSES];
@@ -70,6 +71,7 @@ static jmp_buf search;
 static void (*programs[PROCESSES])(unsigned self);
 static char fault[256];
 static uint64_t states, ends;
+static bool with_files;
 
 static void must(bool condition, const char *what) {
     if (!condition && !fault[0]) snprintf(fault, sizeof fault, "process %d: %s", current, what);
@@ -205,6 +207,7 @@ static uint64_t hash_state(void) {
         XXH3_64bits_update(hash, process->low, live_bytes(i));
     }
     XXH3_64bits_update(hash, &world.deaths_left, sizeof world.deaths_left);
+    XXH3_64bits_update(hash, world.files, sizeof world.files);
     XXH3_64bits_update(hash, (const char *)table->header, offsetof(tpv_table_header_t, counters));
     XXH3_64bits_update(hash, table->header + 1, table->bytes - sizeof *table->header);
     return XXH3_64bits_digest(hash);
@@ -245,6 +248,17 @@ static uint64_t lease_field(const tpv_lease_slot_t *lease, size_t offset) {
     return atomic_load(&lease->record[offset / 8]);
 }
 
+/* A file has its name from before its export is READY until no lease is left, and no longer than its slot is in use. */
+static void check_files(uint32_t e, const tpv_export_slot_t *export, uint64_t word) {
+    uint64_t own = UINT64_C(1) << atomic_load(&export->head.generation);
+    tpv_export_state_t state = tpv_export_word_state(word);
+    if (state == TPV_EXPORT_FREE || state == TPV_EXPORT_FAILED) own = 0;
+    must((world.files[e] & ~own) == 0, "a file is left");
+    bool held = state == TPV_EXPORT_READY || state == TPV_EXPORT_DRAINING ||
+                (state == TPV_EXPORT_CLOSED && tpv_export_word_active(word) > 0);
+    if (held && atomic_load(&export->owner) == TPV_OWNER_FILE) must(world.files[e] == own, "a file is gone");
+}
+
 /* Written anew and not with the checker's code: one may be wrong where the other is right. */
 static void check_state(void) {
     uint64_t offered[EXPORT_SLOTS] = {0};
@@ -268,6 +282,7 @@ static void check_state(void) {
                  "a lease on a later export");
         }
         must((int)tpv_export_word_active(word) == active, "active is wrong");
+        check_files(e, export, word);
         tpv_export_state_t state = tpv_export_word_state(word);
         if (state == TPV_EXPORT_PENDING || state == TPV_EXPORT_READY || state == TPV_EXPORT_FAILED) {
             offered[e] = atomic_load(&export->head.key_hash);
@@ -302,6 +317,12 @@ static void check_end(void) {
     tpv_sweep_report_t report;
     tpv_table_sweep(table, &report);
     check_state();
+    if (with_files) { /* they outlive everybody, for their time */
+        fake_now += 10 * FAKE_SECOND;
+        tpv_table_sweep(table, &report);
+        check_state();
+        fake_now -= 10 * FAKE_SECOND;
+    }
     for (uint32_t e = 0; e < EXPORT_SLOTS; e++) {
         const tpv_slot_head_t *head = &tpv_table_export(table, e)->head;
         must(tpv_export_word_state(atomic_load(&head->word)) == TPV_EXPORT_FREE, "an export is left");
@@ -513,7 +534,72 @@ static void follow(unsigned self) {
     must(tpv_export_publish(table, ready, 1, FAKE_SECOND) == TPV_OK, "publish");
 }
 
+/* The file of an export gets its name, which nothing may have by then. */
+static void name_file(tpv_export_t export) {
+    tpv_model_step();
+    must(!(world.files[export.slot] >> export.generation & 1), "the name is taken");
+    world.files[export.slot] |= UINT64_C(1) << export.generation;
+}
+
+static bool erase(const tpv_table_t *of, uint32_t slot, uint64_t generation) {
+    (void)of;
+    tpv_model_step();
+    world.files[slot] &= ~(UINT64_C(1) << generation);
+    return true;
+}
+
+static tpv_export_t get_file(unsigned self) {
+    tpv_export_t export;
+    tpv_export_role_t role;
+    must(tpv_export_acquire(table, &one_key, TPV_DEADLINE_NEVER, &export, &role) == TPV_OK, "acquire");
+    if (role == TPV_EXPORT_PREPARE) {
+        world.process[self].preparing = true;
+        name_file(export);
+        world.process[self].preparing = false;
+        must(tpv_export_publish_file(table, export, 1, FAKE_SECOND) == TPV_OK, "publish");
+    }
+    return export;
+}
+
+static void ask_file(unsigned self) {
+    get_file(self);
+}
+
+/* Fetch or find the file, then read it. */
+static void share_file(unsigned self) {
+    lease_with_id(self == 0 ? "00000000000000000000000000000001" : "00000000000000000000000000000002", get_file(self));
+}
+
+static void read_file(unsigned self) {
+    (void)self;
+    lease_with_id("00000000000000000000000000000003", ready);
+}
+
+static void evict(unsigned self) {
+    (void)self;
+    if (!tpv_export_withdraw_idle(table, ready, TPV_EXPORT_EVICTED)) return;
+    must(tpv_export_close(table, ready) != TPV_ERR_REFUSED, "close");
+    tpv_export_free(table, ready);
+}
+
 /* ---- what is searched ---- */
+
+static void make_file(void) {
+    tpv_export_role_t role;
+    table->erase = erase;
+    must(tpv_export_find(table, &one_key, &ready, &role) == TPV_OK && role == TPV_EXPORT_PREPARE, "find");
+    world.files[ready.slot] |= UINT64_C(1) << ready.generation;
+    must(tpv_export_publish_file(table, ready, 1, FAKE_SECOND) == TPV_OK, "publish");
+}
+
+static void make_no_file(void) {
+    table->erase = erase;
+}
+
+static void make_old_file(void) {
+    make_file();
+    fake_now += 2 * FAKE_SECOND;
+}
 
 static void make_ready(void) {
     ready = fake_ready(table, 1);
@@ -600,12 +686,26 @@ static void retiring(void **state) {
     search_all("retirement while one asks and one leases", 1, make_ready, ask, lease, retire);
 }
 
+static void sharing_files(void **state) {
+    (void)state;
+    with_files = true;
+    search_all("two ask for one file", 2, make_no_file, ask_file, ask_file, idle);
+    search_all("a file is read while its time is over", 1, make_old_file, read_file, sweep, idle);
+    search_all("a file is asked for while its time is over", 1, make_old_file, ask_file, sweep, idle);
+    search_all("a file is read, evicted and swept", 1, make_old_file, read_file, evict, sweep);
+    if (full) {
+        search_all("two ask for one file and a sweep", 1, make_no_file, ask_file, ask_file, sweep);
+        search_all("two ask for an old file", 2, make_old_file, ask_file, ask_file, idle);
+        search_all("two fetch and read one file", 1, make_no_file, share_file, share_file, idle);
+        search_all("two read one file and a sweep", 1, make_file, read_file, share_file, sweep);
+    }
+    with_files = false;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(creating),
-        cmocka_unit_test(following_the_dead),
-        cmocka_unit_test(counting),
-        cmocka_unit_test(retiring),
+        cmocka_unit_test(creating), cmocka_unit_test(following_the_dead), cmocka_unit_test(counting),
+        cmocka_unit_test(retiring), cmocka_unit_test(sharing_files),
     };
     if (SANITIZED) return 77; /* sanitizers do not follow stacks that are copied */
     const char *mode = getenv("MODEL");

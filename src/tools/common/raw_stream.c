@@ -25,12 +25,14 @@ static tpv_status_t post(raw_t *raw, void **request) {
     size_t bytes = left < raw->stream->block ? left : raw->stream->block;
     *request = NULL;
     if (raw->sends)
-        return tpv_net_check(raw->net, raw->net->abi.isend(raw->comm, data, bytes, 0, raw->registration, NULL, request),
+        return tpv_net_check(raw->net,
+                             raw->net->abi.isend(&raw->net->abi, raw->comm, data, bytes, 0, raw->registration, request),
                              "isend");
     int tag = 0;
-    void *pointer = data, *parent = NULL;
+    void *pointer = data;
     return tpv_net_check(
-        raw->net, raw->net->abi.irecv(raw->comm, 1, &pointer, &bytes, &tag, &raw->registration, &parent, request),
+        raw->net,
+        raw->net->abi.irecv(&raw->net->abi, raw->comm, 1, &pointer, &bytes, &tag, &raw->registration, request),
         "irecv");
 }
 
@@ -57,9 +59,10 @@ static tpv_status_t step(raw_t *raw, bool *moved) {
 static tpv_status_t run(raw_t *raw) {
     tpv_idle_t idle = {0};
     raw->blocks = (raw->stream->bytes + raw->stream->block - 1) / raw->stream->block;
-    TPV_TRY(tpv_net_check(
-        raw->net, raw->net->abi.regMr(raw->comm, raw->memory, raw->stream->bytes, NCCL_PTR_HOST, &raw->registration),
-        "register memory"));
+    TPV_TRY(tpv_net_check(raw->net,
+                          raw->net->abi.regMr(&raw->net->abi, raw->comm, raw->memory, raw->stream->bytes, NCCL_PTR_HOST,
+                                              &raw->registration),
+                          "register memory"));
     tpv_status_t status = TPV_OK;
     while (status == TPV_OK && raw->finished < raw->blocks) {
         bool moved = false;
@@ -75,14 +78,13 @@ tpv_status_t tpv_raw_receive(const tpv_net_t *net, const tpv_raw_stream_t *strea
     uint8_t handle[NCCL_NET_HANDLE_MAXSIZE] = {0};
     void *listener = NULL;
     raw_t raw = {.net = net, .stream = stream, .memory = destination};
-    TPV_TRY(tpv_net_check(net, net->abi.listen(net->abi.vtable, net->ctx, net->device, handle, &listener), "listen"));
+    TPV_TRY(tpv_net_check(net, net->abi.listen(&net->abi, net->ctx, net->device, handle, &listener), "listen"));
     tpv_status_t status = TPV_OK;
     if (write(handle_fd, handle, sizeof handle) != (ssize_t)sizeof handle)
         status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot pass the handle on");
     tpv_idle_t idle = {0};
     while (status == TPV_OK && !raw.comm) {
-        ncclNetDeviceHandle_t *device = NULL;
-        status = tpv_net_check(net, net->abi.accept(listener, &raw.comm, &device), "accept");
+        status = tpv_net_check(net, net->abi.accept(&net->abi, listener, &raw.comm), "accept");
         tpv_idle_wait(&idle, raw.comm != NULL, -1, TPV_DEADLINE_NEVER);
     }
     if (status == TPV_OK) status = run(&raw);
@@ -100,8 +102,7 @@ tpv_status_t tpv_raw_send(const tpv_net_t *net, const tpv_raw_stream_t *stream, 
     tpv_status_t status = TPV_OK;
     tpv_idle_t idle = {0};
     while (status == TPV_OK && !raw.comm) {
-        status =
-            tpv_net_check(net, net->abi.connect(net->abi.vtable, net->ctx, net->device, handle, &raw.comm), "connect");
+        status = tpv_net_check(net, net->abi.connect(&net->abi, net->ctx, net->device, handle, &raw.comm), "connect");
         tpv_idle_wait(&idle, raw.comm != NULL, -1, TPV_DEADLINE_NEVER);
     }
     if (status == TPV_OK) status = run(&raw);

@@ -63,16 +63,19 @@ static tpv_status_t post(const net_state_t *state, lane_t *lane, const tpv_perf_
     *request = NULL;
     if (lane->sends) {
         if (order->check) fill(data, order->size, lane->posted);
-        return check(state, state->net->abi.isend(lane->comm, data, order->size, 0, lane->registration, NULL, request),
-                     "isend");
+        return check(
+            state,
+            state->net->abi.isend(&state->net->abi, lane->comm, data, order->size, 0, lane->registration, request),
+            "isend");
     }
     if (order->check) memset(data, 0, order->size);
     int tag = 0;
-    void *pointer = data, *parent = NULL;
+    void *pointer = data;
     size_t size = order->size;
-    return check(state,
-                 state->net->abi.irecv(lane->comm, 1, &pointer, &size, &tag, &lane->registration, &parent, request),
-                 "irecv");
+    return check(
+        state,
+        state->net->abi.irecv(&state->net->abi, lane->comm, 1, &pointer, &size, &tag, &lane->registration, request),
+        "irecv");
 }
 
 static tpv_status_t step(const net_state_t *state, lane_t *lane, const tpv_perf_order_t *order, uint64_t *wrong,
@@ -123,20 +126,17 @@ static tpv_status_t connect_lanes(net_state_t *state, unsigned senders) {
     tpv_status_t status = TPV_OK;
     if (!own || !other || !listeners) status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for handles");
     for (unsigned i = 0; i < receivers && status == TPV_OK; i++)
-        status = check(state, abi->listen(abi->vtable, state->net->ctx, state->net->device, own[i], &listeners[i]),
-                       "listen");
+        status = check(state, abi->listen(abi, state->net->ctx, state->net->device, own[i], &listeners[i]), "listen");
     if (status == TPV_OK) status = tpv_perf_write(state->setup.between, own, receivers * sizeof *own);
     if (status == TPV_OK) status = tpv_perf_read(state->setup.between, other, senders * sizeof *other);
     for (int64_t deadline = tpv_deadline_in(CONNECT_SECONDS); status == TPV_OK && missing > 0;) {
         for (unsigned i = 0; i < state->lane_count && status == TPV_OK; i++) {
             lane_t *lane = &state->lanes[i];
-            ncclNetDeviceHandle_t *device = NULL;
             if (lane->comm) continue;
             status = lane->sends
-                         ? check(state,
-                                 abi->connect(abi->vtable, state->net->ctx, state->net->device, other[i], &lane->comm),
+                         ? check(state, abi->connect(abi, state->net->ctx, state->net->device, other[i], &lane->comm),
                                  "connect")
-                         : check(state, abi->accept(listeners[i - senders], &lane->comm, &device), "accept");
+                         : check(state, abi->accept(abi, listeners[i - senders], &lane->comm), "accept");
             if (lane->comm) missing--;
         }
         if (status == TPV_OK && missing && tpv_deadline_passed(deadline))
@@ -189,8 +189,8 @@ static tpv_status_t open_net(const tpv_perf_setup_t *setup, void **opaque) {
         if (!(lane->memory = tpv_perf_lane_memory(setup))) status = TPV_ERR_NO_MEMORY;
         if (status == TPV_OK)
             status = check(state,
-                           state->net->abi.regMr(lane->comm, lane->memory, tpv_perf_lane_bytes(setup), NCCL_PTR_HOST,
-                                                 &lane->registration),
+                           state->net->abi.regMr(&state->net->abi, lane->comm, lane->memory, tpv_perf_lane_bytes(setup),
+                                                 NCCL_PTR_HOST, &lane->registration),
                            "regMr");
     }
     if (status != TPV_OK)

@@ -7,6 +7,7 @@
 #include "tools/tpview/command.h"
 
 #define PLAN_MAX ((size_t)64 << 20)
+#define WATCH_DEFAULT_S 1
 
 enum {
     SOURCE,
@@ -23,8 +24,13 @@ enum {
     COMMS,
     CHUNK,
     NO_DIGESTS,
+    SHARED,
+    TTL,
+    HOLD,
     TOKEN_FILE,
     JSON,
+    REPAIR,
+    WATCH,
     HELP,
     OPTION_COUNT
 };
@@ -44,8 +50,13 @@ static const struct option known[] = {
     [COMMS] = {"comms", required_argument, NULL, COMMS},
     [CHUNK] = {"chunk", required_argument, NULL, CHUNK},
     [NO_DIGESTS] = {"no-digests", no_argument, NULL, NO_DIGESTS},
+    [SHARED] = {"shared", no_argument, NULL, SHARED},
+    [TTL] = {"ttl", required_argument, NULL, TTL},
+    [HOLD] = {"hold", no_argument, NULL, HOLD},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
     [JSON] = {"json", no_argument, NULL, JSON},
+    [REPAIR] = {"repair", no_argument, NULL, REPAIR},
+    [WATCH] = {"watch", optional_argument, NULL, WATCH},
     [HELP] = {"help", no_argument, NULL, HELP},
 };
 
@@ -108,6 +119,15 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     case NO_DIGESTS:
         a->no_digests = true;
         break;
+    case SHARED:
+        a->shared = true;
+        break;
+    case TTL:
+        status = tpv_cli_seconds("--ttl", optarg, &a->ttl_s);
+        break;
+    case HOLD:
+        a->hold = true;
+        break;
     case TOKEN_FILE:
         free(a->token);
         a->token = NULL;
@@ -115,6 +135,14 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         break;
     case JSON:
         a->json = true;
+        break;
+    case REPAIR:
+        a->repair = true;
+        break;
+    case WATCH:
+        a->watch = true;
+        a->watch_s = WATCH_DEFAULT_S;
+        if (optarg) status = tpv_cli_seconds("--watch", optarg, &a->watch_s);
         break;
     }
     return status;
@@ -134,6 +162,8 @@ int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const
             fputs(help, stdout);
             return TPV_EXIT_OK;
         }
+        /* getopt takes an optional value only with "=": "--watch 2" is meant as well. */
+        if (option == WATCH && !optarg && optind < argc && argv[optind][0] != '-') optarg = argv[optind++];
         if (option == '?') return tpv_cli_usage(TOOL, "bad arguments");
         tpv_status_t status = take(arguments, option);
         if (status != TPV_OK) return tpv_cli_fail(TOOL, status);

@@ -15,8 +15,8 @@ typedef struct tpv_arguments {
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
-    bool have_size, have_rank, null, json, no_digests;
-    double deadline_s;
+    bool have_size, have_rank, null, json, no_digests, shared, hold, repair, watch;
+    double deadline_s, ttl_s, watch_s;
     uint32_t comms;
     uint64_t chunk_bytes;
     int first; /* index of the first word that is not an option */
@@ -44,5 +44,6 @@ int tpv_command_verify(int argc, char **argv);
 int tpv_command_publish(int argc, char **argv);
 int tpv_command_retire(int argc, char **argv);
 int tpv_command_leases(int argc, char **argv);
+int tpv_command_doctor(int argc, char **argv);
 
 #endif

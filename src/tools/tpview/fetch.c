@@ -1,8 +1,11 @@
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "tools/common/progress.h"
@@ -10,12 +13,16 @@
 
 static const char help[] =
     "Usage: tpview fetch --source ADDR --artifact NAME[@VERSION] --tp-size N --tp-rank R\n"
-    "                    (--out FILE.safetensors | --null) [OPTION...]\n"
+    "                    (--out FILE.safetensors | --null | --shared) [OPTION...]\n"
     "\n"
     "Fetch rank R's view from the service at ADDR (unix:PATH or HOST:PORT) through a net plugin.\n"
     "\n"
     "  --out FILE          write a safetensors file; it appears only when it is whole and verified\n"
     "  --null              fetch into memory and drop it\n"
+    "  --shared            fetch into a file in shared memory, once for all ranks of this host that ask for the\n"
+    "                      same view; the others wait and map it too. --out then writes a copy\n"
+    "  --ttl SECONDS       how long a shared view stays after its last use (default: TPVIEW_SHARED_TTL)\n"
+    "  --hold              keep the shared view in use until standard input ends or a signal comes\n"
     "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md)\n"
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n"
     "  --deadline SECONDS  for the whole fetch (default: none)\n"
@@ -28,7 +35,8 @@ static const char help[] =
     "\n"
     "Example:\n"
     "  tpview fetch --source unix:/tmp/tpviewd-0.sock --artifact qwen3-14b --tp-size 4 --tp-rank 0 \\\n"
-    "               --out rank0.safetensors --deadline 120\n";
+    "               --out rank0.safetensors --deadline 120\n"
+    "  tpview fetch --source unix:/tmp/tpviewd-0.sock --artifact qwen3-14b --tp-size 4 --tp-rank 0 --shared --json\n";
 
 static volatile sig_atomic_t interrupted;
 
@@ -51,6 +59,85 @@ static tpv_status_t fetch_to_memory(tpv_source_t *source, const tpv_artifact_t *
     madvise(memory, mapped, MADV_HUGEPAGE); /* fewer page faults; plain pages do as well */
     tpv_status_t status = tpv_fetch(source, artifact, view, options, memory, result);
     munmap(memory, mapped);
+    return status;
+}
+
+/* Until standard input ends or a signal comes. */
+static void hold(void) {
+    sigset_t signals, before;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, &before);
+    while (!interrupted) {
+        struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+        char bytes[256];
+        if (ppoll(&input, 1, NULL, &before) <= 0) continue;
+        ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
+        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) break;
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+static void print_shared(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                         const tpv_shared_t *shared, const tpv_shared_result_t *result) {
+    tpv_view_stats_t stats = tpv_view_stats(view);
+    const tpv_fetch_result_t *fetch = &result->fetch;
+    const char *kind = result->fetched ? "cold" : "warm";
+    double rate = fetch->seconds > 0 ? (double)fetch->needed_bytes / 1e9 / fetch->seconds : 0;
+    if (!arguments->json) {
+        printf("rank %u of %u: %llu tensors, %llu bytes in %.3f s, shared view %s%s: %s\n", arguments->options.tp_rank,
+               arguments->options.tp_size, (unsigned long long)stats.outputs, (unsigned long long)stats.bytes,
+               result->seconds, kind, result->waited ? " (waited for another rank)" : "", tpv_shared_path(shared));
+        return;
+    }
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:b, s:s?}", "artifact",
+                             result->artifact, "artifact_id", tpv_artifact_id(artifact), "view_id", tpv_view_id(view),
+                             "tp_rank", (int)arguments->options.tp_rank, "tp_size", (int)arguments->options.tp_size,
+                             "tensors", (json_int_t)stats.outputs, "needed_bytes", (json_int_t)stats.bytes,
+                             "wire_bytes", (json_int_t)fetch->wire_bytes, "chunks", (json_int_t)fetch->chunks,
+                             "seconds", result->seconds, "gb_per_s", rate, "export", kind, "lease_id", result->lease_id,
+                             "digests_checked", 1, "out", arguments->out);
+    json_object_update_missing_new(root,
+                                   json_pack("{s:b, s:s, s:b, s:b, s:s?}", "shared", 1, "path", tpv_shared_path(shared),
+                                             "fetched", (int)result->fetched, "waited", (int)result->waited,
+                                             "source_export", result->fetched ? fetch->export_kind : NULL));
+    tpv_cli_print_json(root);
+}
+
+/* NAME@VERSION for the lease table, when NAME was asked for; `text` as it is when the service does not tell. */
+static void find_version(const tpv_arguments_t *arguments, tpv_source_t *source, const tpv_artifact_t *artifact,
+                         char *text, size_t bytes) {
+    snprintf(text, bytes, "%s", arguments->artifact);
+    char *json = NULL;
+    if (strchr(text, '@') || tpv_source_get(source, "/v1/artifacts", arguments->deadline_s, &json) != TPV_OK) return;
+    json_t *root = json_loads(json, 0, NULL), *entry;
+    size_t index;
+    json_array_foreach(json_object_get(root, "artifacts"), index, entry) {
+        const char *name, *version, *id;
+        if (json_unpack(entry, "{s:s, s:s, s:s}", "name", &name, "version", &version, "artifact_id", &id) == 0 &&
+            strcmp(name, arguments->artifact) == 0 && strcmp(id, tpv_artifact_id(artifact)) == 0)
+            snprintf(text, bytes, "%s@%s", name, version);
+    }
+    json_decref(root);
+    free(json);
+}
+
+static tpv_status_t fetch_shared(const tpv_arguments_t *arguments, tpv_source_t *source, const tpv_artifact_t *artifact,
+                                 const tpv_view_t *view, const tpv_fetch_options_t *fetch, tpv_progress_bar_t *bar) {
+    char name[128];
+    find_version(arguments, source, artifact, name, sizeof name);
+    tpv_shared_options_t options = {.fetch = *fetch, .name = name, .ttl_s = arguments->ttl_s};
+    tpv_shared_t *shared;
+    tpv_shared_result_t result;
+    tpv_status_t status = tpv_shared_open(source, artifact, view, &options, &shared, &result);
+    tpv_progress_end(bar);
+    if (status != TPV_OK) return status;
+    if (arguments->out) status = tpv_shared_save(shared, arguments->out);
+    if (status == TPV_OK) print_shared(arguments, artifact, view, shared, &result);
+    fflush(stdout);
+    if (status == TPV_OK && arguments->hold) hold();
+    tpv_shared_close(shared);
     return status;
 }
 
@@ -81,7 +168,15 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
     tpv_artifact_t *artifact = NULL;
     tpv_view_t *view = NULL;
     tpv_fetch_result_t result = {0};
-    if (!arguments->out == !arguments->null) return tpv_error_set(TPV_ERR_ARGUMENT, "give --out FILE or --null");
+    if ((arguments->out && arguments->null) || (!arguments->out && !arguments->null && !arguments->shared))
+        return tpv_error_set(TPV_ERR_ARGUMENT, "give --out FILE, --null or --shared");
+    if (!arguments->shared && (arguments->hold || arguments->ttl_s > 0))
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--ttl and --hold are for --shared");
+    if (arguments->shared && arguments->no_digests)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "digests of a shared view are always compared: others rely on it");
+    if (arguments->ttl_s > 0 && (arguments->ttl_s < 1 || arguments->ttl_s > TPV_MAX_SHARED_TTL_S))
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--ttl %g: expected 1 to %d seconds", arguments->ttl_s,
+                             TPV_MAX_SHARED_TTL_S);
     TPV_TRY(tpv_arguments_plan(arguments));
     TPV_TRY(tpv_arguments_open(arguments, &source, &artifact));
     tpv_progress_bar_t bar = tpv_progress_bar("fetch");
@@ -95,12 +190,14 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
                                    .progress = progress,
                                    .progress_user = &bar};
     tpv_status_t status = tpv_view_plan(artifact, &arguments->options, &view);
-    if (status == TPV_OK && arguments->out)
+    if (status == TPV_OK && arguments->shared)
+        status = fetch_shared(arguments, source, artifact, view, &options, &bar);
+    else if (status == TPV_OK && arguments->out)
         status = tpv_fetch_file(source, artifact, view, &options, arguments->out, &result);
     else if (status == TPV_OK)
         status = fetch_to_memory(source, artifact, view, &options, &result);
     tpv_progress_end(&bar);
-    if (status == TPV_OK) print_result(arguments, artifact, view, &result);
+    if (status == TPV_OK && !arguments->shared) print_result(arguments, artifact, view, &result);
     tpv_view_free(view);
     tpv_artifact_close(artifact);
     tpv_source_close(source);
@@ -114,7 +211,7 @@ int tpv_command_fetch(int argc, char **argv) {
     sigaction(SIGTERM, &action, NULL);
     int code = tpv_arguments_parse(&arguments, argc, argv,
                                    "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
-                                   "no-digests token-file json",
+                                   "no-digests shared ttl hold token-file json",
                                    0, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);

@@ -15,6 +15,7 @@ static const char help[] = "Usage: tpview COMMAND [OPTION...]\n"
                            "  publish  have a running service offer one more checkpoint\n"
                            "  retire   have it stop offering one\n"
                            "  leases   show who holds leases on this host\n"
+                           "  doctor   examine this host's life-cycle table and limits\n"
                            "\n"
                            "tpview COMMAND --help tells more. Also: --help, --help-env, --version.\n"
                            "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
@@ -24,7 +25,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {{"ls", tpv_command_ls},         {"plan", tpv_command_plan},       {"fetch", tpv_command_fetch},
                 {"verify", tpv_command_verify}, {"publish", tpv_command_publish}, {"retire", tpv_command_retire},
-                {"leases", tpv_command_leases}};
+                {"leases", tpv_command_leases}, {"doctor", tpv_command_doctor}};
 
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "--help";

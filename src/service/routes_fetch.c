@@ -1,0 +1,121 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "service/routes.h"
+
+static void end_fetch(tpv_service_t *service, tpv_fetch_job_t *job) {
+    atomic_store_explicit(&job->ended, true, memory_order_release);
+    tpv_mover_wake(service->mover);
+    tpv_fetch_job_release(job);
+}
+
+/* On the mover's thread. */
+static void on_outcome(tpv_fetch_job_t *job) {
+    tpv_exchange_resume(job->connection);
+}
+
+/* The lease is held from here, before the first byte is read, until the mover ends it. A fetch without a deadline has a
+ * lease without one, too; the mover ends it when no byte moves. */
+static tpv_status_t begin_lease(tpv_service_t *service, tpv_fetch_job_t *job) {
+    const tpv_request_t *request = &job->request;
+    tpv_lease_request_t lease = {.lease_id = request->fetch_id_text,
+                                 .ttl_ns = tpv_deadline_left(job->deadline),
+                                 .bytes_total = job->stream.bytes,
+                                 .remote_host = request->host,
+                                 .remote_pid = request->pid,
+                                 .tp_rank = request->tp_rank,
+                                 .tp_size = request->tp_size};
+    tpv_status_t status = tpv_lease_begin(service->table, job->stored->export, &lease, &job->lease);
+    /* We use the export, so it can only have been withdrawn by an operator. */
+    if (status == TPV_ERR_STALE)
+        status = tpv_error_set(TPV_ERR_REFUSED, "artifact %s has just been retired", job->entry->label);
+    return status;
+}
+
+static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
+    size_t length = 0;
+    const char *body = tpv_exchange_body(exchange, &length);
+    tpv_view_t *view = NULL;
+    TPV_TRY(tpv_request_parse(body, length, &job->request));
+    tpv_request_t *request = &job->request;
+    if (atomic_load_explicit(&service->closing, memory_order_relaxed))
+        return tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down");
+    if (tpv_mover_active(service->mover) >= service->options.max_fetches)
+        return tpv_error_set(TPV_ERR_REFUSED, "%u fetches are in flight already, as many as are allowed",
+                             service->options.max_fetches);
+    if (strcmp(request->net, service->net->abi.name) != 0)
+        return tpv_error_set(TPV_ERR_REFUSED,
+                             "the rank uses net plugin \"%s\", the source \"%s\": both must use the same", request->net,
+                             service->net->abi.name);
+    job->deadline = request->deadline_ms ? tpv_deadline_in((double)request->deadline_ms / 1000.0) : TPV_DEADLINE_NEVER;
+    job->entry = tpv_catalog_find_id(&service->catalog, request->artifact_id);
+    if (!job->entry)
+        return tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact with artifact_id %s is served here", request->artifact_id);
+    TPV_TRY(tpv_view_from_json(job->entry->artifact, request->view, request->view_length, &view));
+    job->stream = (tpv_stream_t){
+        .comms = request->comms, .chunk_bytes = request->chunk_bytes, .bytes = tpv_view_stats(view).bytes};
+    memcpy(job->stream.id, request->fetch_id, TPV_ID_BYTES);
+    job->store = service->store;
+    TPV_TRY(tpv_store_acquire(service->store, job->entry, view, request->chunk_bytes, job->deadline, &job->stored,
+                              &job->reused));
+    memcpy(job->view_id, tpv_view_id(job->stored->view), sizeof job->view_id);
+    tpv_status_t status = begin_lease(service, job);
+    if (status != TPV_OK) tpv_store_release(service->store, job->stored);
+    return status;
+}
+
+void tpv_route_fetch_begin(tpv_service_t *service, tpv_exchange_t *exchange) {
+    tpv_fetch_job_t *job = calloc(1, sizeof *job);
+    if (!job) {
+        tpv_route_fail(service, exchange, tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a fetch"));
+        return;
+    }
+    atomic_init(&job->references, 2); /* the connection's and the mover's */
+    tpv_status_t status = prepare_fetch(service, exchange, job);
+    if (status != TPV_OK) {
+        tpv_route_fail(service, exchange, status);
+        tpv_fetch_job_release(job);
+        tpv_fetch_job_release(job);
+        return;
+    }
+    job->descriptor = tpv_exchange_descriptor(exchange);
+    job->connection = exchange;
+    job->answer = on_outcome;
+    tpv_fetch_job_t *before = tpv_exchange_attach(exchange, job);
+    if (before) end_fetch(service, before); /* one fetch for each connection */
+    tpv_exchange_set_user(exchange, job);
+    tpv_exchange_suspend(exchange);
+    tpv_mover_add(service->mover, job);
+}
+
+void tpv_route_fetch_ended(tpv_service_t *service, tpv_exchange_t *exchange) {
+    tpv_fetch_job_t *job = tpv_exchange_user(exchange);
+    /* The resume came after the outcome was stored. */
+    atomic_load_explicit(&job->answered, memory_order_acquire);
+    if (job->outcome != TPV_OK) {
+        tpv_metrics_refused(&service->metrics);
+        tpv_exchange_fail(exchange, job->outcome, job->message);
+        return;
+    }
+    tpv_route_answer(service, exchange,
+                     json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "fetch_id", job->request.fetch_id_text,
+                               "artifact", job->entry->label, "view_id", job->view_id, "export",
+                               job->reused && !job->fed.waited ? "warm" : "cold", "bytes", (json_int_t)job->sent.bytes,
+                               "wire_bytes", (json_int_t)job->sent.wire, "chunks", (json_int_t)job->sent.chunks));
+}
+
+/* The end of a lease that is not this connection's, or is over, changes nothing: its own connection's end ends it. */
+void tpv_route_lease_end(tpv_service_t *service, tpv_exchange_t *exchange, const char *id) {
+    tpv_fetch_job_t *job = tpv_exchange_attach(exchange, NULL);
+    bool ended = job && strcmp(job->request.fetch_id_text, id) == 0;
+    if (ended)
+        end_fetch(service, job);
+    else if (job)
+        tpv_exchange_attach(exchange, job);
+    tpv_route_answer(service, exchange, json_pack("{s:b}", "ended", ended));
+}
+
+void tpv_route_fetch_lost(tpv_service_t *service, tpv_fetch_job_t *job) {
+    end_fetch(service, job);
+}
