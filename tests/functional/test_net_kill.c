@@ -186,8 +186,7 @@ static void use_bystander(net_pair_t *pair, uint64_t number) {
     net_fill(out, sizeof out, number);
     assert_int_equal(net_irecv(&net, pair->receive, in, sizeof in, &receive), ncclSuccess);
     assert_int_equal(net_isend(&net, pair->send, out, sizeof out, &send), ncclSuccess);
-    assert_int_equal(net_wait(&net, send, 10, NULL), ncclSuccess);
-    assert_int_equal(net_wait(&net, receive, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait_pair(&net, send, receive, 10, NULL), ncclSuccess);
     assert_memory_equal(in, out, sizeof out);
 }
 
@@ -274,8 +273,9 @@ static void peers_that_are_killed_leave_nothing_behind(void **state) {
     free(memory);
 }
 
-int main(void) {
-    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
+int main(int argc, char **argv) {
+    (void)argc;
+    net_for_each_transport(argv);
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     seed = (uint64_t)number_from("TEST_SEED", 0);
