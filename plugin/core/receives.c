@@ -32,10 +32,6 @@ void tpv_receives_free(tpv_receives_t *receives) {
     }
 }
 
-static tpv_group_t *group_at(tpv_receives_t *receives, uint32_t position) {
-    return &receives->groups[receives->queue[position % TPV_GROUPS_MAX]];
-}
-
 /* Groups are done out of order only where tags differ; the queue then closes the gap. */
 static void remove_group(tpv_receives_t *receives, const tpv_group_t *group) {
     uint32_t at = receives->head;
@@ -145,18 +141,26 @@ ncclResult_t tpv_receives_post(tpv_receives_t *receives, int count, void **data,
     return ncclSuccess;
 }
 
-static bool match(tpv_receives_t *receives, int32_t tag, tpv_incoming_t *incoming) {
+/* The oldest receive with `tag` that has no message; its group's index, -1 when there is none. */
+static int find_receive(const tpv_receives_t *receives, int32_t tag, unsigned *member) {
     for (uint32_t at = receives->head; at != receives->tail; at++) {
-        tpv_group_t *group = group_at(receives, at);
+        int index = receives->queue[at % TPV_GROUPS_MAX];
+        const tpv_group_t *group = &receives->groups[index];
         for (unsigned left = group->unmatched; left; left &= left - 1) {
-            unsigned member = (unsigned)__builtin_ctz(left);
-            if (group->members[member].tag != tag) continue;
-            incoming->group = group;
-            incoming->member = member;
-            return true;
+            *member = (unsigned)__builtin_ctz(left);
+            if (group->members[*member].tag == tag) return index;
         }
     }
-    return false;
+    return -1;
+}
+
+void tpv_receives_unwanted(tpv_receives_t *receives) {
+    if (!receives->noticing) begin_noticing(receives);
+}
+
+bool tpv_receives_wants(const tpv_receives_t *receives, int32_t tag) {
+    unsigned member;
+    return find_receive(receives, tag, &member) >= 0;
 }
 
 static ncclResult_t begin_early(tpv_receives_t *receives, int32_t tag, size_t size, tpv_incoming_t *incoming) {
@@ -180,7 +184,9 @@ static ncclResult_t begin_early(tpv_receives_t *receives, int32_t tag, size_t si
 
 ncclResult_t tpv_receives_begin(tpv_receives_t *receives, int32_t tag, size_t size, tpv_incoming_t *incoming) {
     *incoming = (tpv_incoming_t){.size = size};
-    if (!match(receives, tag, incoming)) return begin_early(receives, tag, size, incoming);
+    int index = find_receive(receives, tag, &incoming->member);
+    if (index < 0) return begin_early(receives, tag, size, incoming);
+    incoming->group = &receives->groups[index];
     const tpv_receive_t *receive = &incoming->group->members[incoming->member];
     if (size > receive->size) {
         incoming->size = receive->size;

@@ -86,6 +86,11 @@ static inline bool tpv_receives_waiting(const tpv_receives_t *receives) {
     return receives->head != receives->tail;
 }
 
+/* For a transport that can leave a message where it is until there is a receive for it: whether there is one, and that
+ * a message has come for which there is none. The latter may add notices. */
+bool tpv_receives_wants(const tpv_receives_t *receives, int32_t tag);
+void tpv_receives_unwanted(tpv_receives_t *receives);
+
 /*
  * A message begins. *incoming says where its bytes go; tpv_receives_end has to follow when they are there. May add
  * notices. ncclInvalidUsage: it is longer than the receive posted for it, whose room is then incoming->size.

@@ -2,8 +2,7 @@
  * The receiving end. It alone moves payloads: out of the sender's memory, or out of the shared memory, into what its
  * own caller has posted. Nobody ever writes into the memory of another process, so nothing can arrive after a close.
  *
- * A message goes to the oldest receive with its tag that has no message yet; where an irecv cannot ask for more than
- * one message, tags do not count. Matched messages are copied in that order.
+ * Messages go to receives by their tags, see core/receives.h, and are copied in the order in which they found them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,60 +11,42 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "core/receives.h"
 #include "local/comm.h"
 
-#define MEMBERS_MAX 8
-#define GROUPS NCCL_NET_MAX_REQUESTS
 /* Runs in one process_vm_readv, the nonce included: as many as the kernel has on its stack (UIO_FASTIOV). */
 #define RUNS_MAX 8
-/* Every announced message, and no more than one for each place of a receive, is being copied. */
-#define TRANSFERS TPV_LOCAL_RING
-_Static_assert(TRANSFERS >= GROUPS * MEMBERS_MAX || TRANSFERS >= TPV_LOCAL_SLOTS, "transfers never overflow");
-
-typedef struct {
-    char *data;
-    size_t size; /* room; once the message is there, its size */
-    int tag;
-    bool matched;
-} member_t;
-
-typedef struct {
-    tpv_request_t base;
-    uint8_t index, count;
-    uint8_t undone; /* members whose message is not there in whole */
-    member_t members[MEMBERS_MAX];
-} group_t;
+/* One for each place of a receive. */
+#define TRANSFERS (TPV_GROUPS_MAX * TPV_GROUP_MEMBERS_MAX)
 
 /* An announcement, copied out of the shared memory once and checked. */
 typedef struct {
     uint64_t address;
     size_t size;
-    int tag;
+    int32_t tag;
     uint32_t slot, buffer;
 } message_t;
 
+/* A message and where it goes. */
 typedef struct {
     message_t message;
-    group_t *group;
-    member_t *member;
+    tpv_incoming_t incoming;
+    bool too_long;
 } transfer_t;
 
 typedef struct {
     tpv_local_comm_t base;
-    bool match_tags;
-    uint32_t free_groups;   /* bit i: groups[i] is free */
-    unsigned waiting_count; /* groups with a member that has no message, oldest first */
-    uint8_t waiting[GROUPS];
-    uint32_t undone;          /* groups that are not done */
+    tpv_receives_t receives;
+    unsigned open_places;     /* posted receives that have no message yet */
     uint32_t seen;            /* announcements that were looked at */
     unsigned unmatched_count; /* messages without a receive, oldest first */
     message_t unmatched[TPV_LOCAL_SLOTS];
-    uint32_t head, tail; /* transfers[head % TRANSFERS] … */
-    size_t offset;       /* how much of the head's payload has come */
-    uint32_t granted;    /* ours of the shared words */
+    uint32_t head, tail;       /* transfers[head % TRANSFERS] … */
+    bool ends;                 /* the last transfer is too long: none may follow */
+    size_t offset;             /* how much of the head's payload has come */
+    uint32_t granted, noticed; /* ours of the shared words */
     uint64_t consumed;
     transfer_t transfers[TRANSFERS];
-    group_t groups[GROUPS];
 } receiver_t;
 
 static void tell(receiver_t *comm, tpv_local_state_t state) {
@@ -104,17 +85,20 @@ static transfer_t *transfer_at(receiver_t *comm, uint32_t position) {
     return &comm->transfers[position % TRANSFERS];
 }
 
-/* The message is there, or of no size. */
-static void finish(receiver_t *comm, const transfer_t *transfer) {
-    transfer->member->size = transfer->message.size;
-    if (--transfer->group->undone == 0) comm->undone--;
+/* The head's message is there. */
+static void finish_head(receiver_t *comm) {
+    const transfer_t *transfer = transfer_at(comm, comm->head++);
+    comm->offset = 0;
     comm->base.messages++;
     comm->base.bytes += transfer->message.size;
+    /* Cannot fail: no message is begun here before there is a receive for it. */
+    (void)tpv_receives_end(&comm->receives, &transfer->incoming);
     atomic_store_explicit(&comm->base.control->slots[transfer->message.slot].done, 1, memory_order_release);
 }
 
-static bool wants_grant(const receiver_t *comm, const message_t *message) {
-    return comm->base.link->mode == TPV_LOCAL_SHARE && !message->buffer && message->size;
+static bool wants_grant(const receiver_t *comm, const transfer_t *transfer) {
+    return comm->base.link->mode == TPV_LOCAL_SHARE && !transfer->message.buffer && transfer->message.size &&
+           !transfer->too_long;
 }
 
 static void grant(receiver_t *comm, uint32_t slot) {
@@ -123,52 +107,41 @@ static void grant(receiver_t *comm, uint32_t slot) {
     atomic_store_explicit(&control->granted, comm->granted, memory_order_release);
 }
 
-static bool too_long(const transfer_t *transfer) {
-    return transfer->message.size > transfer->member->size;
+/* Pass on what the sender has to know; what finds no room now is for later. */
+static void tell_sender(receiver_t *comm) {
+    tpv_local_control_t *control = comm->base.control;
+    uint32_t room = TPV_LOCAL_NOTICES - (comm->noticed - atomic_load_explicit(&control->heard, memory_order_acquire));
+    if (comm->receives.notice_count > room) return;
+    for (unsigned i = 0; i < comm->receives.notice_count; i++)
+        control->notices[comm->noticed++ % TPV_LOCAL_NOTICES] = comm->receives.notices[i];
+    comm->receives.notice_count = 0;
+    atomic_store_explicit(&control->noticed, comm->noticed, memory_order_release);
 }
 
-/* One that is too long fails the comm when its turn comes: what came before it stays good. */
-static void pair(receiver_t *comm, const message_t *message, group_t *group, member_t *member) {
+/* There is a receive for the message. If it is too short, the comm fails when the transfer's turn comes: what came
+ * before stays good. */
+static void begin_transfer(receiver_t *comm, const message_t *message) {
     transfer_t *transfer = transfer_at(comm, comm->tail++);
-    member->matched = true;
-    *transfer = (transfer_t){*message, group, member};
-    if (wants_grant(comm, message) && !too_long(transfer)) grant(comm, message->slot);
+    comm->open_places--;
+    transfer->message = *message;
+    transfer->too_long = comm->ends =
+        tpv_receives_begin(&comm->receives, message->tag, message->size, &transfer->incoming) != ncclSuccess;
+    if (wants_grant(comm, transfer)) grant(comm, message->slot);
 }
 
-static member_t *place_in(const receiver_t *comm, group_t *group, int tag) {
-    for (unsigned i = 0; i < group->count; i++)
-        if (!group->members[i].matched && (!comm->match_tags || group->members[i].tag == tag))
-            return &group->members[i];
-    return NULL;
-}
-
-static bool has_place(const group_t *group) {
-    for (unsigned i = 0; i < group->count; i++)
-        if (!group->members[i].matched) return true;
-    return false;
-}
-
-/* A new message: give it to a receive, or keep it in mind. False when the comm failed. */
-static bool match(receiver_t *comm, const message_t *message) {
-    for (unsigned i = 0; i < comm->waiting_count; i++) {
-        group_t *group = &comm->groups[comm->waiting[i]];
-        member_t *member = place_in(comm, group, message->tag);
-        if (!member) continue;
-        pair(comm, message, group, member);
-        if (!has_place(group)) {
-            comm->waiting_count--;
-            memmove(&comm->waiting[i], &comm->waiting[i + 1], comm->waiting_count - i);
-        }
-        return true;
+/* Messages that came before their receives. */
+static void match_unmatched(receiver_t *comm) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < comm->unmatched_count; i++) {
+        if (!comm->ends && tpv_receives_wants(&comm->receives, comm->unmatched[i].tag))
+            begin_transfer(comm, &comm->unmatched[i]);
+        else
+            comm->unmatched[kept++] = comm->unmatched[i];
     }
-    if (comm->unmatched_count == TPV_LOCAL_SLOTS) {
-        fail_damaged(comm);
-        return false;
-    }
-    comm->unmatched[comm->unmatched_count++] = *message;
-    return true;
+    comm->unmatched_count = kept;
 }
 
+/* False when the comm failed. */
 static bool look_at_announcements(receiver_t *comm) {
     tpv_local_control_t *control = comm->base.control;
     uint32_t announced = atomic_load_explicit(&control->announced, memory_order_acquire);
@@ -176,7 +149,8 @@ static bool look_at_announcements(receiver_t *comm) {
         fail_damaged(comm);
         return false;
     }
-    while (comm->seen != announced && comm->waiting_count) {
+    /* A message that nobody has asked for is only of interest while others are waited for. */
+    while (comm->seen != announced && comm->open_places && !comm->ends) {
         uint32_t slot = control->order[comm->seen++ % TPV_LOCAL_RING];
         if (slot >= TPV_LOCAL_SLOTS) {
             fail_damaged(comm);
@@ -189,7 +163,15 @@ static bool look_at_announcements(receiver_t *comm) {
             fail_damaged(comm);
             return false;
         }
-        if (!match(comm, &message)) return false;
+        if (tpv_receives_wants(&comm->receives, message.tag)) {
+            begin_transfer(comm, &message);
+        } else if (comm->unmatched_count < TPV_LOCAL_SLOTS) {
+            comm->unmatched[comm->unmatched_count++] = message;
+            tpv_receives_unwanted(&comm->receives);
+        } else {
+            fail_damaged(comm);
+            return false;
+        }
     }
     return true;
 }
@@ -214,15 +196,14 @@ static bool load(receiver_t *comm, char *data, size_t size, size_t at) {
     return true;
 }
 
-/* Each of the following copies for the oldest transfers and returns the bytes; 0 when nothing can be had now, or the
- * comm failed. A transfer without payload counts as one byte. */
+/* Each of the following copies for the oldest transfers and returns the bytes, but at least 1 when something was done;
+ * 0 when nothing can be had now, or the comm failed. */
 
 static size_t copy_inline(receiver_t *comm) {
     const transfer_t *transfer = transfer_at(comm, comm->head);
     size_t at = TPV_LOCAL_INLINE_AT + (size_t)(transfer->message.buffer - 1) * TPV_LOCAL_INLINE_MAX;
-    if (!load(comm, transfer->member->data, transfer->message.size, at)) return 0;
-    comm->head++;
-    finish(comm, transfer);
+    if (!load(comm, transfer->incoming.data, transfer->message.size, at)) return 0;
+    finish_head(comm);
     return transfer->message.size + 1;
 }
 
@@ -238,14 +219,12 @@ static size_t copy_bulk(receiver_t *comm) {
     size_t at = comm->consumed % TPV_LOCAL_BULK_BYTES;
     if (size > left) size = left;
     if (size > TPV_LOCAL_BULK_BYTES - at) size = TPV_LOCAL_BULK_BYTES - at;
-    if (size == 0 || !load(comm, transfer->member->data + comm->offset, size, TPV_LOCAL_BULK_AT + at)) return 0;
+    if (size == 0 || !load(comm, transfer->incoming.data + comm->offset, size, TPV_LOCAL_BULK_AT + at)) return 0;
     comm->offset += size;
     comm->consumed += size;
     atomic_store_explicit(&control->consumed, comm->consumed, memory_order_release);
     if (comm->offset == transfer->message.size) {
-        comm->offset = 0;
-        comm->head++;
-        finish(comm, transfer);
+        finish_head(comm);
     }
     return size;
 }
@@ -258,8 +237,7 @@ static void share_instead(receiver_t *comm) {
     comm->base.link->mode = TPV_LOCAL_SHARE;
     comm->offset = 0;
     for (uint32_t at = comm->head; at != comm->tail; at++)
-        if (wants_grant(comm, &transfer_at(comm, at)->message) && !too_long(transfer_at(comm, at)))
-            grant(comm, transfer_at(comm, at)->message.slot);
+        if (wants_grant(comm, transfer_at(comm, at))) grant(comm, transfer_at(comm, at)->message.slot);
 }
 
 /* process_vm_readv stopped at the first byte that it was asked for: whose place is not accessible? */
@@ -287,10 +265,10 @@ static size_t pull(receiver_t *comm) {
     for (uint32_t at = comm->head; at != comm->tail && runs + 1 < RUNS_MAX && wanted < TPV_LOCAL_SLICE; at++) {
         const transfer_t *transfer = transfer_at(comm, at);
         size_t size = transfer->message.size - offset;
-        if (transfer->message.buffer || size == 0 || too_long(transfer)) break;
+        if (transfer->message.buffer || size == 0 || transfer->too_long) break;
         if (size > TPV_LOCAL_SLICE - wanted) size = TPV_LOCAL_SLICE - wanted;
         runs++;
-        local[runs] = (struct iovec){transfer->member->data + offset, size};
+        local[runs] = (struct iovec){transfer->incoming.data + offset, size};
         remote[runs] = (struct iovec){(void *)(uintptr_t)(transfer->message.address + offset), size};
         wanted += size;
         offset = 0;
@@ -323,9 +301,7 @@ static size_t pull(receiver_t *comm) {
             break;
         }
         left -= rest;
-        comm->offset = 0;
-        comm->head++;
-        finish(comm, transfer);
+        finish_head(comm);
     }
     return (size_t)got;
 }
@@ -333,10 +309,10 @@ static size_t pull(receiver_t *comm) {
 static size_t copy_some(receiver_t *comm) {
     const transfer_t *transfer = transfer_at(comm, comm->head);
     const message_t *message = &transfer->message;
-    if (too_long(transfer)) {
+    if (transfer->too_long) {
         tpv_local_fail(&comm->base, ncclInvalidUsage,
                        "a message of %zu bytes (tag %d) is longer than the receive of %zu bytes posted for it",
-                       message->size, message->tag, transfer->member->size);
+                       message->size, message->tag, transfer->incoming.size);
         tell(comm, TPV_LOCAL_FAILED);
         return 0;
     }
@@ -355,7 +331,7 @@ static void check_sender(receiver_t *comm) {
     if (!look_at_announcements(comm)) return;
     while (comm->head != comm->tail && comm->base.failure == ncclSuccess)
         if (copy_some(comm) == 0) break;
-    if (comm->undone) fail_ended(comm);
+    if (tpv_receives_waiting(&comm->receives)) fail_ended(comm);
 }
 
 static void progress(receiver_t *comm) {
@@ -367,21 +343,8 @@ static void progress(receiver_t *comm) {
         if (copied == 0) break;
         moved += copied;
     }
-    if (moved == 0 && comm->undone && comm->base.failure == ncclSuccess) check_sender(comm);
-}
-
-/* Messages that came before are matched with a group as it is posted. */
-static void match_earlier(receiver_t *comm, group_t *group) {
-    unsigned kept = 0;
-    for (unsigned i = 0; i < comm->unmatched_count; i++) {
-        const message_t *message = &comm->unmatched[i];
-        member_t *member = place_in(comm, group, message->tag);
-        if (!member)
-            comm->unmatched[kept++] = *message;
-        else
-            pair(comm, message, group, member);
-    }
-    comm->unmatched_count = kept;
+    if (comm->receives.notice_count) tell_sender(comm);
+    if (moved == 0 && tpv_receives_waiting(&comm->receives) && comm->base.failure == ncclSuccess) check_sender(comm);
 }
 
 static ncclResult_t receive_irecv(tpv_comm_t *base, int count, void **data, const size_t *sizes, const int *tags,
@@ -389,33 +352,27 @@ static ncclResult_t receive_irecv(tpv_comm_t *base, int count, void **data, cons
     (void)registrations;
     receiver_t *comm = (receiver_t *)base;
     if (comm->base.failure != ncclSuccess) return comm->base.failure;
-    if (count < 1 || count > comm->base.device->receives_max)
-        return tpv_local_fail(&comm->base, ncclInvalidUsage,
-                              "irecv of %d messages at once: expected 1 to %d (maxRecvs)", count,
-                              comm->base.device->receives_max);
-    if (!comm->free_groups) return ncclSuccess;
-    unsigned index = (unsigned)__builtin_ctz(comm->free_groups);
-    group_t *group = &comm->groups[index];
-    comm->free_groups &= comm->free_groups - 1;
-    group->count = group->undone = (uint8_t)count;
-    for (int i = 0; i < count; i++)
-        group->members[i] = (member_t){.data = data[i], .size = sizes[i], .tag = tags[i]};
-    comm->undone++;
-    if (comm->unmatched_count) match_earlier(comm, group);
-    if (has_place(group)) comm->waiting[comm->waiting_count++] = (uint8_t)index;
+    tpv_group_t *group;
+    if (comm->receives.notice_count) tell_sender(comm);
+    ncclResult_t result = tpv_receives_post(&comm->receives, count, data, sizes, tags, &group);
+    if (comm->receives.notice_count) tell_sender(comm);
+    if (group) comm->open_places += (unsigned)count;
+    if (comm->unmatched_count) match_unmatched(comm);
+    if (comm->ends && transfer_at(comm, comm->head)->too_long) {
+        (void)copy_some(comm);
+        return comm->base.failure;
+    }
     *request = group;
-    return ncclSuccess;
+    return result;
 }
 
 static ncclResult_t receive_test(tpv_request_t *base, int *done, int *sizes) {
     receiver_t *comm = (receiver_t *)base->comm;
-    group_t *group = (group_t *)base;
+    tpv_group_t *group = (tpv_group_t *)base;
     if (group->undone) progress(comm);
     if (group->undone) return comm->base.failure;
     *done = 1;
-    for (unsigned i = 0; sizes && i < group->count; i++)
-        sizes[i] = (int)group->members[i].size;
-    comm->free_groups |= UINT32_C(1) << group->index;
+    tpv_receives_give_back(&comm->receives, group, sizes);
     return ncclSuccess;
 }
 
@@ -461,12 +418,7 @@ ncclResult_t tpv_local_receiver_create(tpv_local_link_t *link, tpv_device_t *dev
         return ncclSystemError;
     }
     tpv_local_comm_start(&made->base, &receive_ops, false, link, device, fd);
-    made->match_tags = device->receives_max > 1;
-    made->free_groups = UINT32_MAX;
-    for (unsigned i = 0; i < GROUPS; i++) {
-        made->groups[i].base.comm = &made->base.base;
-        made->groups[i].index = (uint8_t)i;
-    }
+    tpv_receives_start(&made->receives, &made->base.base);
     *comm = &made->base.base;
     return ncclSuccess;
 }

@@ -16,18 +16,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/notice.h"
+#include "core/transport.h"
 #include "local/host.h"
 #include "ncclnet/common.h"
 
 #define TPV_LOCAL_VERSION 1
 /* Messages up to this size are complete for the sender as soon as they lie here. */
 #define TPV_LOCAL_INLINE_MAX ((size_t)16 << 10)
-#define TPV_LOCAL_INLINE_BUFFERS 64
-#define TPV_LOCAL_SENDS NCCL_NET_MAX_REQUESTS
+#define TPV_LOCAL_INLINE_BUFFERS 256
+/* The receiver may have posted so many groups of so many receives. */
+#define TPV_LOCAL_SENDS (NCCL_NET_MAX_REQUESTS * TPV_GROUP_MEMBERS_MAX)
 /* Messages in inline buffers may wait for their receive when their requests are long gone. */
 #define TPV_LOCAL_SLOTS (TPV_LOCAL_SENDS + TPV_LOCAL_INLINE_BUFFERS)
 /* Room for every slot; indexes count on for ever and wrap around. */
 #define TPV_LOCAL_RING 512
+/* Notices that the sender has not looked at; the receiver posts nothing more when it is full. */
+#define TPV_LOCAL_NOTICES 256
 #define TPV_LOCAL_BULK_BYTES ((size_t)512 << 10)
 #define TPV_LOCAL_CACHE_LINE 64
 
@@ -60,15 +65,18 @@ typedef struct {
     /* The sender's. */
     _Alignas(TPV_LOCAL_CACHE_LINE) _Atomic uint32_t announced; /* messages in `order` */
     _Atomic uint32_t sender_state;
+    _Atomic uint32_t heard;    /* notices that were looked at */
     _Atomic uint64_t produced; /* bytes that went into `bulk` */
 
     /* The receiver's. */
     _Alignas(TPV_LOCAL_CACHE_LINE) _Atomic uint32_t granted; /* messages in `grants` */
     _Atomic uint32_t receiver_state;
+    _Atomic uint32_t noticed;  /* notices in `notices` */
     _Atomic uint64_t consumed; /* bytes that were taken out of `bulk` */
 
     _Alignas(TPV_LOCAL_CACHE_LINE) uint32_t order[TPV_LOCAL_RING];  /* slots, oldest announcement first */
     _Alignas(TPV_LOCAL_CACHE_LINE) uint32_t grants[TPV_LOCAL_RING]; /* slots whose payload is wanted in `bulk` */
+    tpv_notice_t notices[TPV_LOCAL_NOTICES];
     tpv_local_slot_t slots[TPV_LOCAL_SLOTS];
 } tpv_local_control_t;
 

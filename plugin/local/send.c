@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/credits.h"
 #include "core/log.h"
 #include "local/comm.h"
 
@@ -23,6 +24,7 @@ typedef struct {
     const char *data;
     size_t size;
     registration_t *registration;
+    void *event;
 } send_t;
 
 /* A set of small numbers. */
@@ -40,13 +42,21 @@ typedef struct {
     uint32_t served;   /* grants whose payload is in whole */
     size_t offset;     /* how much of the present one is */
     uint64_t produced; /* the shared word's own copy, as all words that we alone write */
-    uint32_t announced;
+    uint32_t announced, heard;
+    tpv_credits_t credits;
     send_t *by_slot[TPV_LOCAL_SLOTS];
     send_t requests[TPV_LOCAL_SENDS];
 } sender_t;
 
 static void put(set_t *set, unsigned number) {
     set->words[number / 64] |= UINT64_C(1) << number % 64;
+}
+
+static bool empty(const set_t *set) {
+    uint64_t any = 0;
+    for (unsigned i = 0; i < sizeof set->words / sizeof *set->words; i++)
+        any |= set->words[i];
+    return any == 0;
 }
 
 /* The lowest, which was most likely in use a moment ago; -1 when there is none. */
@@ -103,6 +113,20 @@ static void heed_receiver(sender_t *comm) {
     default:
         tpv_local_fail(&comm->base, ncclRemoteError, "the peer has failed");
     }
+}
+
+/* Take the notices that have come. */
+static void listen_to_receiver(sender_t *comm) {
+    tpv_local_control_t *control = comm->base.control;
+    uint32_t noticed = atomic_load_explicit(&control->noticed, memory_order_acquire);
+    if (comm->heard == noticed) return;
+    bool good = noticed - comm->heard <= TPV_LOCAL_NOTICES;
+    while (good && comm->heard != noticed) {
+        tpv_notice_t notice = control->notices[comm->heard++ % TPV_LOCAL_NOTICES];
+        good = tpv_credits_add(&comm->credits, &notice) == ncclSuccess;
+    }
+    if (!good) tpv_local_fail(&comm->base, ncclRemoteError, "the shared memory is damaged: words that are no notice");
+    atomic_store_explicit(&control->heard, comm->heard, memory_order_release);
 }
 
 static void withdraw(sender_t *comm) {
@@ -196,9 +220,13 @@ static ncclResult_t send_isend(tpv_comm_t *base, void *data, size_t size, int ta
                               "a message of %zu bytes is too long: expected %llu at most", size,
                               (unsigned long long)TPV_LOCAL_MESSAGE_MAX);
     heed_receiver(comm);
-    if (comm->base.failure != ncclSuccess) return comm->base.failure;
+    listen_to_receiver(comm);
+    if (comm->base.failure != ncclSuccess || empty(&comm->free_requests)) return comm->base.failure;
+    if (!tpv_credits_take(&comm->credits, tag)) {
+        progress(comm); /* the receiver may wait for what was sent before, or be gone */
+        return comm->base.failure;
+    }
     int index = take(&comm->free_requests), buffer = -1;
-    if (index < 0) return ncclSuccess;
     /* Requests and inline buffers together are no more than the slots, so there is one. */
     reclaim(comm);
     send_t *taken = &comm->requests[index];
@@ -300,6 +328,7 @@ ncclResult_t tpv_local_sender_create(tpv_local_link_t *link, tpv_device_t *devic
     tpv_local_comm_start(&made->base, &send_ops, true, link, device, fd);
     for (unsigned i = 0; i < TPV_LOCAL_SENDS; i++) {
         made->requests[i].base.comm = &made->base.base;
+        made->requests[i].base.events = &made->requests[i].event;
         made->requests[i].index = (uint16_t)i;
         put(&made->free_requests, i);
     }

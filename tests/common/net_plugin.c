@@ -4,10 +4,14 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -161,6 +165,43 @@ ncclResult_t net_wait(net_plugin_t *net, void *request, double seconds, int *siz
         int done = 0;
         ncclResult_t result = net->test(request, &done, size);
         if (result != ncclSuccess || done) return result;
+        sched_yield();
+    }
+    return NET_TIMED_OUT;
+}
+
+bool net_is_tcp(void) {
+    const char *local = getenv("TPVIEW_NET_LOCAL");
+    return local && strcmp(local, "0") == 0;
+}
+
+void net_for_each_transport(char **argv) {
+    static const char *const names[] = {"TCP", "process_vm_readv", "shared memory"};
+    bool failed = false;
+    if (getenv("TPVIEW_NET_LOCAL")) return;
+    for (int i = 0; i < 3; i++) {
+        char value[2] = {(char)('0' + i), '\0'};
+        int status = -1;
+        printf("-- %s\n", names[i]);
+        fflush(stdout);
+        setenv("TPVIEW_NET_LOCAL", value, 1);
+        pid_t child = fork();
+        if (child == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            execv("/proc/self/exe", argv);
+            _exit(127);
+        }
+        if (child < 0 || waitpid(child, &status, 0) != child || status != 0) failed = true;
+    }
+    exit(failed);
+}
+
+ncclResult_t net_wait_pair(net_plugin_t *net, void *send, void *receive, double seconds, int *sizes) {
+    int sent = 0, received = 0;
+    for (int64_t deadline = tpv_deadline_in(seconds); !tpv_deadline_passed(deadline);) {
+        ncclResult_t result = sent ? ncclSuccess : net->test(send, &sent, NULL);
+        if (result == ncclSuccess && !received) result = net->test(receive, &received, sizes);
+        if (result != ncclSuccess || (sent && received)) return result;
         sched_yield();
     }
     return NET_TIMED_OUT;

@@ -67,6 +67,18 @@ void net_pair_close(net_plugin_t *net, net_pair_t *pair);
 ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request);
 ncclResult_t net_irecv(net_plugin_t *net, void *comm, void *data, size_t size, void **request);
 
+/* Whether the plugin's comms go over TCP. Within a host, a send above 16 KiB is done when its receive is; over TCP,
+ * when the kernel has taken it. */
+bool net_is_tcp(void);
+
+/* Run this program again for each kind of comm, unless TPVIEW_NET_LOCAL says which: over TCP, then both ways within a
+ * host. Returns only when one kind is chosen; otherwise exits, with 0 if all runs did. */
+void net_for_each_transport(char **argv);
+
+/* Test a send and its receive by turns until both are done; the first error otherwise. `sizes` (may be NULL) are the
+ * receive's. */
+ncclResult_t net_wait_pair(net_plugin_t *net, void *send, void *receive, double seconds, int *sizes);
+
 /* Test until done, an error or `seconds` are over (then ncclInProgress, which plugins never return). */
 #define NET_TIMED_OUT ((ncclResult_t)7)
 ncclResult_t net_wait(net_plugin_t *net, void *request, double seconds, int *size);

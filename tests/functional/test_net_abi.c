@@ -379,8 +379,9 @@ static void messages_are_events_of_the_profiler(void **state) {
     assert_int_equal(net.v12->finalize(plain), ncclSuccess);
 }
 
-int main(void) {
-    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
+int main(int argc, char **argv) {
+    (void)argc;
+    net_for_each_transport(argv);
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(v6),

@@ -93,7 +93,7 @@ static void corrupt_damages_one_message(void **state) {
 }
 
 int main(void) {
-    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
+    setenv("TPVIEW_NET_LOCAL", "0", 1); /* TCP */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(toy_moves_data),

@@ -186,12 +186,7 @@ static void use_bystander(net_pair_t *pair, uint64_t number) {
     net_fill(out, sizeof out, number);
     assert_int_equal(net_irecv(&net, pair->receive, in, sizeof in, &receive), ncclSuccess);
     assert_int_equal(net_isend(&net, pair->send, out, sizeof out, &send), ncclSuccess);
-    int sent = 0, received = 0;
-    for (int64_t deadline = tpv_deadline_in(10); !sent || !received;) {
-        assert_false(tpv_deadline_passed(deadline));
-        if (!sent) assert_int_equal(net.test(send, &sent, NULL), ncclSuccess);
-        if (!received) assert_int_equal(net.test(receive, &received, NULL), ncclSuccess);
-    }
+    assert_int_equal(net_wait_pair(&net, send, receive, 10, NULL), ncclSuccess);
     assert_memory_equal(in, out, sizeof out);
 }
 
@@ -278,8 +273,9 @@ static void peers_that_are_killed_leave_nothing_behind(void **state) {
     free(memory);
 }
 
-int main(void) {
-    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
+int main(int argc, char **argv) {
+    (void)argc;
+    net_for_each_transport(argv);
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     seed = (uint64_t)number_from("TEST_SEED", 0);

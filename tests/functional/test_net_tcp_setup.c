@@ -310,7 +310,7 @@ static void a_forked_child_leaves_its_parent_alone(void **state) {
 }
 
 int main(void) {
-    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
+    setenv("TPVIEW_NET_LOCAL", "0", 1); /* TCP */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interfaces_are_chosen_as_nccl_does),
         cmocka_unit_test(ipv6_works),

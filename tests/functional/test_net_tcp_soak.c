@@ -171,8 +171,9 @@ static void random_soak(void **state) {
     free(pattern);
 }
 
-int main(void) {
-    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
+int main(int argc, char **argv) {
+    (void)argc;
+    net_for_each_transport(argv);
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     const char *given = getenv("TEST_SEED");
     if (given)

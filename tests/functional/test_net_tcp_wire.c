@@ -370,7 +370,7 @@ static void damaged_notices_are_the_peers_fault(void **state) {
 }
 
 int main(void) {
-    setenv("TPVIEW_NET_LOCAL", "0", 0); /* TCP, unless the caller asks for the same-host transport */
+    setenv("TPVIEW_NET_LOCAL", "0", 1); /* TCP */
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     setenv("NCCL_SOCKET_SNDBUF", "1", 1);

@@ -38,6 +38,7 @@ static const char help[] =
     "  --comms N          comms at the same time (default 1)\n"
     "  --in-flight N      messages posted at the same time on a comm (default 8)\n"
     "  --both             both directions at the same time; rates are of one of them\n"
+    "  --pin              each of the two processes gets one half of the CPUs (not ucx_perftest's)\n"
     "  --nccl PATH        libnccl for the Socket net (default libnccl.so.2)\n"
     "  --no-nccl, --no-tcp, --no-ucx    leave one out\n"
     "  --json             print JSON\n"
@@ -51,6 +52,7 @@ enum {
     OPT_COMMS,
     OPT_INFLIGHT,
     OPT_BOTH,
+    OPT_PIN,
     OPT_NCCL,
     OPT_NO_NCCL,
     OPT_NO_TCP,
@@ -59,20 +61,26 @@ enum {
     OPT_HELP
 };
 
-static const struct option long_options[] = {
-    {"rounds", required_argument, NULL, OPT_ROUNDS}, {"net", required_argument, NULL, OPT_NET},
-    {"comms", required_argument, NULL, OPT_COMMS},   {"in-flight", required_argument, NULL, OPT_INFLIGHT},
-    {"both", no_argument, NULL, OPT_BOTH},           {"nccl", required_argument, NULL, OPT_NCCL},
-    {"no-nccl", no_argument, NULL, OPT_NO_NCCL},     {"no-tcp", no_argument, NULL, OPT_NO_TCP},
-    {"no-ucx", no_argument, NULL, OPT_NO_UCX},       {"json", no_argument, NULL, OPT_JSON},
-    {"help", no_argument, NULL, OPT_HELP},           {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {{"rounds", required_argument, NULL, OPT_ROUNDS},
+                                             {"net", required_argument, NULL, OPT_NET},
+                                             {"comms", required_argument, NULL, OPT_COMMS},
+                                             {"in-flight", required_argument, NULL, OPT_INFLIGHT},
+                                             {"both", no_argument, NULL, OPT_BOTH},
+                                             {"pin", no_argument, NULL, OPT_PIN},
+                                             {"nccl", required_argument, NULL, OPT_NCCL},
+                                             {"no-nccl", no_argument, NULL, OPT_NO_NCCL},
+                                             {"no-tcp", no_argument, NULL, OPT_NO_TCP},
+                                             {"no-ucx", no_argument, NULL, OPT_NO_UCX},
+                                             {"json", no_argument, NULL, OPT_JSON},
+                                             {"help", no_argument, NULL, OPT_HELP},
+                                             {NULL, 0, NULL, 0}};
 
 typedef struct {
     int64_t smallest, largest, factor, messages, warmup, check, rounds, comms, inflight;
     const char *nets[TPV_PERF_NETS_MAX];
     unsigned net_count;
     const char *libnccl;
-    bool both, no_nccl, no_tcp, no_ucx, json;
+    bool both, pin, no_nccl, no_tcp, no_ucx, json;
 } options_t;
 
 static tpv_status_t take(options_t *options, int option) {
@@ -103,6 +111,9 @@ static tpv_status_t take(options_t *options, int option) {
     case OPT_BOTH:
         options->both = true;
         return TPV_OK;
+    case OPT_PIN:
+        options->pin = true;
+        return TPV_OK;
     case OPT_NCCL:
         options->libnccl = optarg;
         return TPV_OK;
@@ -128,6 +139,7 @@ static tpv_perf_subject_t *add(tpv_perf_table_t *table, const options_t *options
     tpv_perf_subject_t *subject = &table->subjects[table->subject_count++];
     snprintf(subject->name, sizeof subject->name, "%s", name);
     subject->engine = engine;
+    subject->pinned = options->pin;
     subject->setup = (tpv_perf_setup_t){.comms = (unsigned)options->comms,
                                         .inflight = (unsigned)options->inflight,
                                         .largest = (size_t)options->largest,

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,10 +54,22 @@ static void set_environment(char *list) {
         if (*item) putenv(item);
 }
 
+/* The CPUs that this process may use, but the even or the odd ones of them only. */
+static void pin(bool odd) {
+    cpu_set_t all, half;
+    int seen = 0;
+    CPU_ZERO(&half);
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &all) && seen++ % 2 == odd) CPU_SET(cpu, &half);
+    if (CPU_COUNT(&half) > 0) (void)sched_setaffinity(0, sizeof half, &half);
+}
+
 static void work(const tpv_perf_subject_t *subject, int orders) {
     void *state = NULL;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     set_environment(subject->environment);
+    if (subject->pinned) pin(!subject->setup.first);
     report_t report = {.status = subject->engine->open(&subject->setup, &state)};
     for (;;) {
         if (report.status != TPV_OK) snprintf(report.text, sizeof report.text, "%s", tpv_error_message());

@@ -15,6 +15,7 @@ struct tpv_perf_subject {
     char name[32];
     const tpv_perf_engine_t *engine; /* NULL: ucx_perftest */
     char *environment;               /* comma list of NAME=VALUE to be set in its processes, or NULL */
+    bool pinned;                     /* each process has one half of the CPUs to itself */
     bool checked;                    /* its bytes are checked when the user asks for it */
     tpv_perf_setup_t setup;
 
