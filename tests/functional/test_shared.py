@@ -293,7 +293,7 @@ def test_a_waiter_has_its_own_deadline(large, serve, fetching, start_tpview):
     fetcher = fetching(service)
     fetcher.send_signal(signal.SIGSTOP)
     with within(2 + SLACK_S):
-        failed(finished(start_tpview(*slow(service, deadline=2))), "deadline of 2 s", "another process")
+        failed(finished(start_tpview(*slow(service, deadline=2))), "deadline passed", "another process")
     fetcher.send_signal(signal.SIGCONT)
     assert result(fetcher)["fetched"]
     assert started(service) == 1
@@ -303,7 +303,7 @@ def test_a_fetchers_deadline_is_not_the_waiters(large, serve, fetching, waiting,
     service = serve(f"large@1={large}")
     fetcher, waiter = fetching(service, deadline=4), waiting(service)
     service.process.process.send_signal(signal.SIGSTOP)
-    failed(finished(fetcher), "deadline of 4 s")
+    failed(finished(fetcher), "deadline passed")
     assert waiter.poll() is None and files() == []
     service.process.process.send_signal(signal.SIGCONT)
     assert result(waiter)["fetched"]
