@@ -8,8 +8,8 @@
 
 /* As over TCP; test reports sizes as int. */
 #define TPV_LOCAL_MESSAGE_MAX (UINT64_C(1) << 30)
-/* The longest copy of one system call: short of a tenth of a millisecond on any machine of the last decade. */
-#define TPV_LOCAL_SLICE ((size_t)256 << 10)
+/* The longest copy of one system call: some 50 to 500 µs. Shorter ones pay for the call too often. */
+#define TPV_LOCAL_SLICE ((size_t)1 << 20)
 /* One test copies about so much at most, so that other comms of the thread get their turn. */
 #define TPV_LOCAL_TEST_BYTES ((size_t)1 << 20)
 

@@ -23,7 +23,7 @@
 
 #define TPV_LOCAL_VERSION 1
 /* Messages up to this size are complete for the sender as soon as they lie here. */
-#define TPV_LOCAL_INLINE_MAX ((size_t)16 << 10)
+#define TPV_LOCAL_INLINE_MAX ((size_t)4 << 10)
 #define TPV_LOCAL_INLINE_BUFFERS 256
 /* The receiver may have posted so many groups of so many receives. */
 #define TPV_LOCAL_SENDS (NCCL_NET_MAX_REQUESTS * TPV_GROUP_MEMBERS_MAX)

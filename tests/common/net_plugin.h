@@ -67,7 +67,7 @@ void net_pair_close(net_plugin_t *net, net_pair_t *pair);
 ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request);
 ncclResult_t net_irecv(net_plugin_t *net, void *comm, void *data, size_t size, void **request);
 
-/* Whether the plugin's comms go over TCP. Within a host, a send above 16 KiB is done when its receive is; over TCP,
+/* Whether the plugin's comms go over TCP. Within a host, a send above 4 KiB is done when its receive is; over TCP,
  * when the kernel has taken it. */
 bool net_is_tcp(void);
 
