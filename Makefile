@@ -142,7 +142,7 @@ check-functional: tests
 check-python: tests
 	TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests
 
-# Services, ranks and publishers killed and stopped at random; check plays a few rounds. A failed round is named and
+# Services, ranks and publishers killed and stopped at random. A failed round is named and
 # can be replayed:  make chaos SEED=S ROUND=R
 ROUNDS   ?= 200
 chaos = build/venv/bin/python tests/chaos/chaos.py --build $(B) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND))
@@ -150,7 +150,7 @@ chaos: all
 	$(chaos) --rounds $(if $(ROUND),1,$(ROUNDS))
 
 check-chaos: all
-	$(chaos) --rounds 25
+	$(chaos) --rounds 200
 
 check-asan:
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check-unit check-functional
