@@ -43,6 +43,13 @@ ncclResult_t tpv_local_fail_data(tpv_local_comm_t *comm, const char *call);
 /* Called while nothing moves: every millisecond, see whether the peer is still there and set comm->peer_gone. */
 void tpv_local_look_after_peer(tpv_local_comm_t *comm);
 
+/* Between the sender's word that its memory is given up and what it does with it, and between reading that memory and
+ * reading the word: both ends need a full barrier, since the memory itself is not atomic. Not atomic_thread_fence,
+ * which ThreadSanitizer does not know; it sees none of the accesses in question anyway. */
+static inline void tpv_local_barrier(void) {
+    __sync_synchronize();
+}
+
 /* Whether this process is the one that made the comm, and not its forked child. */
 bool tpv_local_own(const tpv_local_comm_t *comm);
 

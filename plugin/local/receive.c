@@ -284,7 +284,7 @@ static size_t pull(receiver_t *comm) {
         return 0;
     }
     /* What was read counts only if the sender had not given its memory up by then: this load must not move up. */
-    atomic_thread_fence(memory_order_seq_cst);
+    tpv_local_barrier();
     if (got < 0 || sender_state(comm) != TPV_LOCAL_OPEN) {
         fail_ended(comm);
         return 0;

@@ -129,8 +129,10 @@ static void listen_to_receiver(sender_t *comm) {
     atomic_store_explicit(&control->heard, comm->heard, memory_order_release);
 }
 
-static void withdraw(sender_t *comm) {
-    atomic_store_explicit(&comm->base.control->sender_state, TPV_LOCAL_WITHDRAWN, memory_order_seq_cst);
+/* What the peer reads of our memory from here on does not count. */
+static void give_up_memory(sender_t *comm, tpv_local_state_t state) {
+    atomic_store_explicit(&comm->base.control->sender_state, state, memory_order_release);
+    tpv_local_barrier();
 }
 
 /* Copy to the shared memory; false when the comm failed. */
@@ -143,7 +145,7 @@ static bool store(sender_t *comm, const char *data, size_t size, size_t at) {
                 tpv_local_fail_data(&comm->base, "pwrite");
             else
                 tpv_local_fail(&comm->base, ncclSystemError, "pwrite: %s", strerror(count ? errno : ENOSPC));
-            withdraw(comm);
+            give_up_memory(comm, TPV_LOCAL_WITHDRAWN);
             return false;
         }
         data += count;
@@ -288,7 +290,7 @@ static ncclResult_t send_register(tpv_comm_t *base, void *data, size_t size, int
 static ncclResult_t send_deregister(tpv_comm_t *base, void *registration) {
     registration_t *of = registration;
     if (of && atomic_load_explicit(&of->in_flight, memory_order_relaxed) && tpv_local_own((tpv_local_comm_t *)base))
-        withdraw((sender_t *)base);
+        give_up_memory((sender_t *)base, TPV_LOCAL_WITHDRAWN);
     free(of);
     return ncclSuccess;
 }
@@ -302,11 +304,7 @@ static ncclResult_t no_irecv(tpv_comm_t *comm, int count, void **data, const siz
 
 static void sender_close(tpv_comm_t *base) {
     sender_t *comm = (sender_t *)base;
-    if (tpv_local_own(&comm->base)) {
-        atomic_store_explicit(&comm->base.control->sender_state, TPV_LOCAL_CLOSED, memory_order_seq_cst);
-        /* Before whatever the caller does with the memory now. */
-        atomic_thread_fence(memory_order_seq_cst);
-    }
+    if (tpv_local_own(&comm->base)) give_up_memory(comm, TPV_LOCAL_CLOSED);
     tpv_local_comm_end(&comm->base);
 }
 
