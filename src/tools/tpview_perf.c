@@ -155,7 +155,7 @@ static tpv_status_t measure(perf_t *perf, const tpv_view_t *view) {
     }
     madvise(memory, bytes, MADV_HUGEPAGE);
     madvise(memory, bytes, MADV_DONTFORK); /* or every page would be copied at its first write beside the sender */
-    memset(memory, 0, bytes); /* pages first: neither side's time shall hold their faults */
+    memset(memory, 0, bytes);              /* pages first: neither side's time shall hold their faults */
     for (int64_t round = -perf->warmup; round < perf->rounds && status == TPV_OK; round++) {
         double rate = 0;
         status = stream_once(perf, bytes, memory, &rate);
