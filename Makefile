@@ -156,7 +156,7 @@ check-asan:
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check-unit check-functional
 
 check-tsan:
-	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(MAKE) B=build/tsan SAN=thread OPT=-O1 check-unit check-functional
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0 $(MAKE) B=build/tsan SAN=thread OPT=-O1 check-unit check-functional
 
 # ---- longer jobs --------------------------------------------------------------------------------
 # A survivor of ROUNDS peers that are killed in the middle of a transfer, over TCP and over the same-host transport; no

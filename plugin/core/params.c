@@ -37,6 +37,11 @@ static const entry_t table[TPV_NET_PARAM_COUNT] = {
                               "bytes of a socket's send buffer; -1 and 0 leave it to the kernel"},
     [TPV_NET_PARAM_RCVBUF] = {"NCCL_SOCKET_RCVBUF", KIND_INT, "-1", -1, INT32_MAX,
                               "bytes of a socket's receive buffer; -1 and 0 leave it to the kernel"},
+    /* NCCL's own defaults, which mean "choose" (src/transport/net_socket.cc at v2.28.9). */
+    [TPV_NET_PARAM_NSOCKS] = {"NCCL_NSOCKS_PERTHREAD", KIND_INT, "-2", -2, 64,
+                              "connections of a comm for each helper thread; below 1: by interface"},
+    [TPV_NET_PARAM_NTHREADS] = {"NCCL_SOCKET_NTHREADS", KIND_INT, "-2", -2, 16,
+                                "helper threads of the process for TCP; below 0: by interface and CPUs"},
 };
 
 /* Written once under pthread_once, read-only after. */

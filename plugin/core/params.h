@@ -15,6 +15,8 @@ typedef enum tpv_net_param {
     TPV_NET_PARAM_FAMILY,
     TPV_NET_PARAM_SNDBUF,
     TPV_NET_PARAM_RCVBUF,
+    TPV_NET_PARAM_NSOCKS,
+    TPV_NET_PARAM_NTHREADS,
     TPV_NET_PARAM_COUNT
 } tpv_net_param_t;
 

@@ -154,6 +154,12 @@ static int find_receive(const tpv_receives_t *receives, int32_t tag, unsigned *m
     return -1;
 }
 
+bool tpv_receives_open(const tpv_receives_t *receives) {
+    for (uint32_t at = receives->head; at != receives->tail; at++)
+        if (receives->groups[receives->queue[at % TPV_GROUPS_MAX]].unmatched) return true;
+    return false;
+}
+
 void tpv_receives_unwanted(tpv_receives_t *receives) {
     if (!receives->noticing) begin_noticing(receives);
 }

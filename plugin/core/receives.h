@@ -86,6 +86,10 @@ static inline bool tpv_receives_waiting(const tpv_receives_t *receives) {
     return receives->head != receives->tail;
 }
 
+/* Whether one of them has no message yet. A transport that brings several messages at the same time begins another one
+ * only then. */
+bool tpv_receives_open(const tpv_receives_t *receives);
+
 /* For a transport that can leave a message where it is until there is a receive for it: whether there is one, and that
  * a message has come for which there is none. The latter may add notices. */
 bool tpv_receives_wants(const tpv_receives_t *receives, int32_t tag);

@@ -15,6 +15,7 @@
 #include "core/params.h"
 #include "local/local.h"
 #include "tcp/comm.h"
+#include "tcp/lanes.h"
 #include "tcp/linger.h"
 #include "tcp/socket.h"
 
@@ -23,7 +24,7 @@
 #define RETRY_NS (100 * TPV_NS_PER_MS)
 #define ABANDONED_NS (60 * TPV_NS_PER_SECOND)
 
-typedef enum { IDLE, CONNECTING, GREETED } phase_t;
+typedef enum { IDLE, CONNECTING, GREETED, JOINING } phase_t;
 
 typedef struct attempt {
     struct attempt *next;
@@ -40,6 +41,9 @@ typedef struct attempt {
     tpv_local_link_t *link; /* offered to the peer; NULL: nothing is */
     tpv_tcp_welcome_t welcome;
     size_t got;
+    uint8_t comm[TPV_TCP_ID_BYTES];
+    unsigned lane_count, joined; /* lanes 0 … joined - 1 are ready */
+    int fds[TPV_TCP_LANES_MAX];  /* of lanes 1 and above; -1: not begun */
 } attempt_t;
 
 /* Under the setup lock. */
@@ -47,6 +51,8 @@ static attempt_t *attempts;
 
 static void release(attempt_t *attempt) {
     if (attempt->fd >= 0) close(attempt->fd);
+    for (unsigned i = 1; i < attempt->lane_count; i++)
+        if (attempt->fds[i] >= 0) close(attempt->fds[i]);
     tpv_local_link_free(attempt->link);
     free(attempt);
 }
@@ -114,10 +120,11 @@ static bool connected_to_itself(int fd) {
 
 static ncclResult_t greet(attempt_t *attempt, int64_t now) {
     if (connected_to_itself(attempt->fd)) return next_address(attempt, ECONNREFUSED, now);
+    tpv_tcp_socket_tune_internal(attempt->fd);
     tpv_tcp_greeting_t greeting;
     tpv_local_link_free(attempt->link); /* of an earlier try */
     attempt->link = tpv_local_offer(attempt->handle.boot_id, &greeting.offer);
-    greeting.hello = tpv_tcp_hello(attempt->handle.id, attempt->link != NULL);
+    greeting.hello = tpv_tcp_hello(attempt->handle.id, attempt->comm, attempt->lane_count, 0, attempt->link != NULL);
     size_t size = attempt->link ? sizeof greeting : sizeof greeting.hello;
     /* An empty send buffer takes these few bytes whole, so anything else means a lost connection. */
     ssize_t sent = send(attempt->fd, &greeting, size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -147,22 +154,26 @@ static ncclResult_t begin(attempt_t *attempt, int64_t now) {
     return fail(attempt, ncclSystemError, "connect", errno);
 }
 
+/* Whether a connection stands or has failed; *error_number says which. */
+static bool settled(int fd, int *error_number) {
+    struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+    if (poll(&poll_fd, 1, 0) <= 0) return false;
+    socklen_t length = sizeof *error_number;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, error_number, &length) != 0) *error_number = errno;
+    return true;
+}
+
 static ncclResult_t wait_connected(attempt_t *attempt, int64_t now) {
-    struct pollfd poll_fd = {.fd = attempt->fd, .events = POLLOUT};
-    int ready = poll(&poll_fd, 1, 0);
-    if (ready > 0) {
-        int error_number = 0;
-        socklen_t length = sizeof error_number;
-        if (getsockopt(attempt->fd, SOL_SOCKET, SO_ERROR, &error_number, &length) != 0) error_number = errno;
+    int error_number = 0;
+    if (settled(attempt->fd, &error_number))
         return error_number ? next_address(attempt, error_number, now) : greet(attempt, now);
-    }
     int64_t share =
         tpv_net_param_int(TPV_NET_PARAM_CONNECT_TIMEOUT) * TPV_NS_PER_SECOND / attempt->handle.address_count;
     return now - attempt->tried > share ? next_address(attempt, ETIMEDOUT, now) : ncclSuccess;
 }
 
 /* The peer may take any time until it calls accept; that its host is alive is for keepalive to find out. */
-static ncclResult_t wait_welcome(attempt_t *attempt, tpv_comm_t **comm) {
+static ncclResult_t wait_welcome(attempt_t *attempt, int64_t now, tpv_comm_t **comm) {
     char *into = (char *)&attempt->welcome + attempt->got;
     ssize_t got = recv(attempt->fd, into, sizeof attempt->welcome - attempt->got, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return ncclSuccess;
@@ -175,23 +186,67 @@ static ncclResult_t wait_welcome(attempt_t *attempt, tpv_comm_t **comm) {
     if (memcmp(&attempt->welcome, &expected, sizeof expected) != 0 || mode > TPV_LOCAL_SHARE ||
         (mode != TPV_LOCAL_DECLINED && !attempt->link))
         return fail(attempt, ncclRemoteError, "what answers there is not this plugin", 0);
-    ncclResult_t result;
     if (mode == TPV_LOCAL_DECLINED) {
-        result = tpv_tcp_sender_create(attempt->device, attempt->fd, comm);
-    } else {
-        tpv_local_offer_taken(attempt->link, mode, (int)attempt->welcome.pid);
-        result = tpv_local_sender_create(attempt->link, &attempt->device->base, attempt->fd, comm);
-        if (result == ncclSuccess) attempt->link = NULL; /* the comm's now, as is fd */
+        attempt->phase = JOINING;
+        attempt->joined = 1;
+        attempt->tried = now;
+        return ncclSuccess;
     }
-    if (result == ncclSuccess) attempt->fd = -1;
-    return result;
+    tpv_local_offer_taken(attempt->link, mode, (int)attempt->welcome.pid);
+    ncclResult_t result = tpv_local_sender_create(attempt->link, &attempt->device->base, attempt->fd, comm);
+    if (result != ncclSuccess) return result;
+    attempt->link = NULL; /* the comm's now, as is fd */
+    attempt->fd = -1;
+    return ncclSuccess;
+}
+
+static ncclResult_t begin_lane(attempt_t *attempt, unsigned index) {
+    tpv_address_t address = tpv_tcp_handle_address(&attempt->handle, attempt->index, attempt->device->interface.index);
+    int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return fail(attempt, ncclSystemError, "socket", errno);
+    attempt->fds[index] = fd;
+    tpv_tcp_socket_tune(fd, address.any.sa_family, attempt->traffic_class);
+    if (connect(fd, &address.any, tpv_address_length(&address)) == 0 || errno == EINPROGRESS || errno == EINTR)
+        return ncclSuccess;
+    return fail(attempt, tpv_tcp_errno_is_remote(errno) ? ncclRemoteError : ncclSystemError,
+                "a further connection of the comm", errno);
+}
+
+/* The comm's first connection is welcome: make the others, all at once. */
+static ncclResult_t join(attempt_t *attempt, int64_t now, tpv_comm_t **comm) {
+    for (unsigned i = 1; i < attempt->lane_count; i++) {
+        ncclResult_t result = attempt->fds[i] < 0 ? begin_lane(attempt, i) : ncclSuccess;
+        if (result != ncclSuccess) return result;
+    }
+    for (; attempt->joined < attempt->lane_count; attempt->joined++) {
+        int fd = attempt->fds[attempt->joined], error_number = 0;
+        if (!settled(fd, &error_number)) {
+            if (now - attempt->tried <= tpv_net_param_int(TPV_NET_PARAM_CONNECT_TIMEOUT) * TPV_NS_PER_SECOND)
+                return ncclSuccess;
+            error_number = ETIMEDOUT;
+        }
+        tpv_tcp_hello_t hello =
+            tpv_tcp_hello(attempt->handle.id, attempt->comm, attempt->lane_count, attempt->joined, false);
+        if (!error_number && connected_to_itself(fd)) error_number = ECONNREFUSED;
+        if (!error_number && send(fd, &hello, sizeof hello, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof hello)
+            error_number = ECONNRESET;
+        if (error_number) return fail(attempt, ncclRemoteError, "a further connection of the comm", error_number);
+        tpv_tcp_socket_tune_internal(fd);
+    }
+    attempt->fds[0] = attempt->fd;
+    ncclResult_t result = tpv_tcp_sender_create(attempt->device, attempt->fds, attempt->lane_count, comm);
+    if (result != ncclSuccess) return result;
+    attempt->fd = -1;
+    attempt->lane_count = 0; /* the comm's now */
+    return ncclSuccess;
 }
 
 static ncclResult_t advance(attempt_t *attempt, int64_t now, tpv_comm_t **comm) {
     ncclResult_t result = ncclSuccess;
     if (attempt->phase == IDLE) result = begin(attempt, now);
     if (result == ncclSuccess && attempt->phase == CONNECTING) result = wait_connected(attempt, now);
-    if (result == ncclSuccess && attempt->phase == GREETED) result = wait_welcome(attempt, comm);
+    if (result == ncclSuccess && attempt->phase == GREETED) result = wait_welcome(attempt, now, comm);
+    if (result == ncclSuccess && attempt->phase == JOINING) result = join(attempt, now, comm);
     return result;
 }
 
@@ -206,7 +261,9 @@ static ncclResult_t start(const void *owner, tpv_device_t *device, int traffic_c
                           attempt_t **attempt) {
     tpv_tcp_handle_t content;
     memcpy(&content, handle, sizeof content);
+    uint8_t comm[TPV_TCP_ID_BYTES];
     ncclResult_t result = tpv_tcp_handle_check(&content);
+    if (result == ncclSuccess) result = tpv_tcp_id_create(comm);
     if (result != ncclSuccess) return result;
     attempt_t *made = calloc(1, sizeof *made);
     if (!made) {
@@ -217,9 +274,13 @@ static ncclResult_t start(const void *owner, tpv_device_t *device, int traffic_c
     made->owner = owner;
     made->fork_generation = tpv_fork_generation();
     made->handle = content;
+    memcpy(made->comm, comm, sizeof made->comm);
     made->device = (tpv_tcp_device_t *)device;
-    made->traffic_class = traffic_class;
+    made->traffic_class = tpv_tcp_traffic_class(traffic_class);
     made->fd = -1;
+    made->lane_count = tpv_tcp_lanes_choose(made->device).lanes;
+    for (unsigned i = 0; i < TPV_TCP_LANES_MAX; i++)
+        made->fds[i] = -1;
     made->began = now;
     made->next = attempts;
     attempts = made;

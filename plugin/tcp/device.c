@@ -8,8 +8,11 @@
 #include "tcp/tcp.h"
 #include "tcp/wire.h"
 
-/* Mb/s. Interfaces that do not know (virtual ones say -1 or nothing) count as 10 Gb/s, as with NCCL's Socket transport
- * (ncclNetSocketGetSpeed, src/transport/net_socket.cc at v2.28.9). */
+/* Interfaces that do not know their speed (virtual ones say -1 or nothing) count as 10 Gb/s, as with NCCL's Socket
+ * transport (ncclNetSocketGetSpeed, src/transport/net_socket.cc at v2.28.9). */
+#define SPEED_UNKNOWN 10000
+
+/* Mb/s; not above 0 when it is not known. */
 static int interface_speed(const char *name) {
     char path[64];
     int speed = -1;
@@ -19,7 +22,7 @@ static int interface_speed(const char *name) {
         if (fscanf(file, "%d", &speed) != 1) speed = -1;
         fclose(file);
     }
-    return speed > 0 ? speed : 10000;
+    return speed;
 }
 
 static int family_wanted(void) {
@@ -45,7 +48,9 @@ static ncclResult_t add(const tpv_interface_t *interface) {
     device->base.pci_path = realpath(path, NULL); /* NULL: a virtual interface */
     device->base.guid = (uint64_t)tpv_device_count();
     device->base.pointer_support = NCCL_PTR_HOST;
-    device->base.speed = interface_speed(interface->name);
+    int speed = interface_speed(interface->name);
+    device->speed_known = speed > 0;
+    device->base.speed = device->speed_known ? speed : SPEED_UNKNOWN;
     device->base.receives_max = TPV_GROUP_MEMBERS_MAX;
     device->base.message_max = TPV_TCP_MESSAGE_MAX;
     TPV_NET_INFO("TCP device %d: %s at %s, %d Mb/s", tpv_device_count(), interface->name,

@@ -15,6 +15,7 @@
 #include "core/params.h"
 #include "local/local.h"
 #include "tcp/comm.h"
+#include "tcp/gather.h"
 #include "tcp/linger.h"
 #include "tcp/socket.h"
 
@@ -40,6 +41,7 @@ typedef struct {
     int fd_count, pending_count;
     int fds[TPV_TCP_ADDRESSES_MAX];
     bool warned; /* of a stranger */
+    tpv_tcp_gathering_t *gatherings;
     pending_t pending[PENDING_MAX];
 } tcp_listener_t;
 
@@ -78,7 +80,7 @@ ncclResult_t tpv_tcp_listen(tpv_device_t *base, int traffic_class, void *handle,
     made->base.transport = &tpv_tcp_transport;
     made->base.fork_generation = tpv_fork_generation();
     made->device = device;
-    made->traffic_class = traffic_class;
+    made->traffic_class = tpv_tcp_traffic_class(traffic_class);
     tpv_tcp_handle_t content;
     ncclResult_t result = tpv_tcp_handle_create(&content);
     for (int i = 0; i < device->interface.address_count && result == ncclSuccess; i++)
@@ -179,12 +181,39 @@ static bool hear(tcp_listener_t *listener, int index, int64_t now, bool *dropped
     return false;
 }
 
-/* The rightful peer: answer it and make the comm. *comm stays NULL when it is gone already. */
-static ncclResult_t welcome(tcp_listener_t *listener, int index, tpv_comm_t **comm) {
+/* All connections of a comm are here. */
+static ncclResult_t make_comm(tcp_listener_t *listener, tpv_tcp_gathering_t *gathering, tpv_comm_t **comm) {
+    tpv_tcp_gathering_take(&listener->gatherings, gathering);
+    tpv_setup_lock();
+    ncclResult_t result = tpv_tcp_receiver_create(listener->device, gathering->fds, gathering->lane_count, comm);
+    tpv_setup_unlock();
+    if (result == ncclSuccess)
+        free(gathering);
+    else
+        tpv_tcp_gathering_free(gathering);
+    return result;
+}
+
+/* A rightful peer's further connection. *comm stays NULL when there are more to come. */
+static ncclResult_t add_lane(tcp_listener_t *listener, int index, tpv_comm_t **comm) {
+    pending_t *pending = &listener->pending[index];
+    tpv_tcp_gathering_t *gathering = tpv_tcp_gathering_add(listener->gatherings, &pending->greeting.hello, pending->fd);
+    if (!gathering) {
+        drop(listener, index, "it belongs to no comm that is being made");
+        return ncclSuccess;
+    }
+    tpv_tcp_socket_tune(pending->fd, pending->peer.any.sa_family, listener->traffic_class);
+    forget(listener, index);
+    return gathering->present == gathering->lane_count ? make_comm(listener, gathering, comm) : ncclSuccess;
+}
+
+/* A rightful peer's first connection: answer it. *comm stays NULL when it is gone already, or others will follow. */
+static ncclResult_t welcome(tcp_listener_t *listener, int index, int64_t now, tpv_comm_t **comm) {
     pending_t pending = listener->pending[index];
+    const tpv_tcp_hello_t *hello = &pending.greeting.hello;
     tpv_tcp_socket_tune(pending.fd, pending.peer.any.sa_family, listener->traffic_class);
     tpv_local_mode_t mode = TPV_LOCAL_DECLINED;
-    tpv_local_link_t *link = pending.greeting.hello.offers ? tpv_local_take(&pending.greeting.offer, &mode) : NULL;
+    tpv_local_link_t *link = hello->offers ? tpv_local_take(&pending.greeting.offer, &mode) : NULL;
     tpv_tcp_welcome_t answer = tpv_tcp_welcome((uint8_t)mode, link ? (uint32_t)getpid() : 0);
     /* An empty send buffer takes these few bytes whole, so anything else means a lost connection. */
     if (send(pending.fd, &answer, sizeof answer, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof answer) {
@@ -193,13 +222,35 @@ static ncclResult_t welcome(tcp_listener_t *listener, int index, tpv_comm_t **co
         return ncclSuccess;
     }
     forget(listener, index);
-    ncclResult_t result = link ? tpv_local_receiver_create(link, &listener->device->base, pending.fd, comm)
-                               : tpv_tcp_receiver_create(listener->device, pending.fd, comm);
-    if (result != ncclSuccess) {
-        tpv_local_link_free(link);
-        close(pending.fd);
+    if (link) {
+        ncclResult_t result = tpv_local_receiver_create(link, &listener->device->base, pending.fd, comm);
+        if (result != ncclSuccess) {
+            tpv_local_link_free(link);
+            close(pending.fd);
+        }
+        return result;
     }
-    return result;
+    tpv_tcp_gathering_t *gathering =
+        tpv_tcp_gathering_begin(&listener->gatherings, hello, pending.fd, &pending.peer, now);
+    if (!gathering) {
+        close(pending.fd);
+        return ncclSystemError;
+    }
+    return gathering->lane_count == 1 ? make_comm(listener, gathering, comm) : ncclSuccess;
+}
+
+static void give_up_gatherings(tcp_listener_t *listener, int64_t now) {
+    for (tpv_tcp_gathering_t *gathering = listener->gatherings, *next; gathering; gathering = next) {
+        char text[TPV_ADDRESS_TEXT];
+        next = gathering->next;
+        const char *why = tpv_tcp_gathering_given_up(gathering, now);
+        if (!why) continue;
+        TPV_NET_WARN("a comm from %s (%s) has %u of its %u connections and is given up: %s",
+                     tpv_address_print(&gathering->peer, text), listener->device->base.name, gathering->present,
+                     gathering->lane_count, why);
+        tpv_tcp_gathering_take(&listener->gatherings, gathering);
+        tpv_tcp_gathering_free(gathering);
+    }
 }
 
 ncclResult_t tpv_tcp_accept(tpv_listener_t *base, tpv_comm_t **comm) {
@@ -209,10 +260,12 @@ ncclResult_t tpv_tcp_accept(tpv_listener_t *base, tpv_comm_t **comm) {
         ncclResult_t result = gather_strangers(listener, listener->fds[i], now);
         if (result != ncclSuccess) return result;
     }
+    give_up_gatherings(listener, now);
     for (int i = 0; i < listener->pending_count;) {
         bool dropped = false;
         if (hear(listener, i, now, &dropped)) {
-            ncclResult_t result = welcome(listener, i, comm);
+            ncclResult_t result = listener->pending[i].greeting.hello.index ? add_lane(listener, i, comm)
+                                                                            : welcome(listener, i, now, comm);
             if (result != ncclSuccess || *comm) return result;
         } else if (!dropped) {
             i++;
@@ -225,6 +278,10 @@ void tpv_tcp_close_listener(tpv_listener_t *base) {
     tcp_listener_t *listener = (tcp_listener_t *)base;
     for (int i = 0; i < listener->pending_count; i++)
         close(listener->pending[i].fd);
+    for (tpv_tcp_gathering_t *gathering = listener->gatherings, *next; gathering; gathering = next) {
+        next = gathering->next;
+        tpv_tcp_gathering_free(gathering);
+    }
     for (int i = 0; i < listener->fd_count; i++)
         close(listener->fds[i]);
     free(listener);

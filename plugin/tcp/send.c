@@ -1,7 +1,13 @@
-/* The sending end. isend queues; the queue is handed to the kernel in as few calls as possible, headers and payloads of
- * several messages together. A send is done when the kernel has taken its last byte. */
+/*
+ * The sending end. isend queues; the lanes take pieces of messages from the queue's front, batch by batch, and hand
+ * each batch to the kernel in as few calls as possible, frames and payloads together. A send is done when the kernel
+ * has taken its last byte. With one lane all of it happens in the owner's thread; helpers take their share when more is
+ * queued than the owner sends with one call.
+ */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/uio.h>
 
 #include "core/clock.h"
@@ -9,17 +15,28 @@
 #include "core/fork.h"
 #include "core/log.h"
 #include "tcp/comm.h"
+#include "tcp/lanes.h"
 #include "tcp/linger.h"
 #include "tcp/socket.h"
+#include "tcp/tuner.h"
 
 /* The receiver may have posted so many groups of so many receives. */
 #define REQUESTS (NCCL_NET_MAX_REQUESTS * TPV_GROUP_MEMBERS_MAX)
 #define FREE_WORDS (REQUESTS / 64)
 /* Smaller sends wait for the next test, so that what is posted together leaves together. */
-#define EAGER_BYTES ((size_t)64 << 10)
-#define IOVS_MAX 64
-/* More than the kernel takes in one call. */
-#define CALL_BYTES ((size_t)4 << 20)
+#define EAGER_BYTES ((size_t)256 << 10)
+/* Of one batch: with one lane, more than the kernel takes in one call; with several, a message or a share of it. */
+#define PIECES_MAX 32
+#define BATCH_BYTES ((size_t)4 << 20)
+#define SHARE_BYTES_MIN ((size_t)64 << 10)
+#define SHARE_BYTES_MAX ((size_t)1 << 20)
+#define PAGE_BYTES 4096 /* pieces begin where copying is cheap */
+/* Of shorter messages the owner sends several with one call, which is faster than to share them out. */
+#define HELP_MESSAGE_BYTES ((size_t)128 << 10)
+/* What a helper sends at a time before it looks after other connections. */
+#define HELP_BATCHES 16
+/* A helper waits for more to do for so long before it sleeps: waking it costs about a third of that. */
+#define HELP_WAIT_NS (50 * TPV_NS_PER_US)
 /* A full socket is left alone for so long: taking room up as soon as there is any means many tiny writes. */
 #define FULL_GAP_NS (2 * TPV_NS_PER_US)
 #define CHECK_INTERVAL_NS TPV_NS_PER_SECOND
@@ -29,41 +46,64 @@
 typedef struct {
     tpv_request_t base;
     uint8_t slot;
-    bool done;
     const char *data;
+    uint32_t number; /* of the message */
+    int32_t tag;
     size_t size;
-    tpv_tcp_header_t header;
+    /* Payload bytes that the kernel has not taken, and 1 more until the last piece is gone. Lanes lower it, the owner
+     * waits for 0. */
+    _Atomic size_t left;
     void *event;
 } send_t;
 
 typedef struct {
+    send_t *request;
+    tpv_tcp_frame_t frame;
+} piece_t;
+
+/* What a lane is sending. Belongs to whoever moves the lane. */
+typedef struct {
+    unsigned at, count; /* pieces[at] is the first one that is not gone */
+    size_t offset;      /* bytes of its frame and payload gone */
+    bool held_back;     /* the kernel was told of more that would follow, and may wait for it */
+    piece_t pieces[PIECES_MAX];
+} batch_t;
+
+typedef struct {
     tpv_tcp_comm_t base;
+    /* Under the comm's lock. */
+    uint32_t head, tail; /* requests that are not all in batches yet: queue[head % 256] … queue[tail % 256 - 1] */
+    size_t offset;       /* bytes of the head that are */
+    uint8_t queue[REQUESTS];
+    /* Any thread. */
+    _Atomic size_t waiting;   /* bytes of the queue, frames included; changes under the lock */
+    _Atomic uint64_t written; /* bytes that the kernel has taken */
+    /* The owner's. */
     uint64_t free_slots[FREE_WORDS]; /* bit i of word w: requests[64 * w + i] is free */
-    uint32_t head, tail;   /* requests not done yet, oldest first: queue[head % 256] … queue[tail % 256 - 1] */
-    size_t offset;         /* bytes of the head's header and payload gone */
-    size_t unsent;         /* bytes in the queue that no system call has been made for yet */
-    int64_t stalled_since; /* when the kernel first took no more; 0 when it took some since */
-    int64_t next_check;    /* when to ask the kernel about the peer again */
-    size_t unlistened;     /* bytes sent since a notice was looked for */
-    size_t notice_bytes;   /* how much of `notice` has come */
+    uint32_t next_number;
+    uint64_t written_before; /* at next_check - CHECK_INTERVAL_NS */
+    int64_t next_check;      /* when to ask the kernel about the peer; 0 while nothing is under way */
+    uint64_t listened_at;    /* `written` when a notice was last looked for */
+    unsigned outstanding;    /* requests */
+    bool can_be_helped;      /* constant: there are helpers */
+    bool tuned;              /* constant: it is measured whether they pay */
+    bool helped;             /* they are asked */
+    tpv_tcp_tuner_t tuner;
+    size_t notice_bytes; /* how much of `notice` has come */
     tpv_notice_t notice;
     tpv_credits_t credits;
-    uint8_t queue[REQUESTS];
     send_t requests[REQUESTS];
+    batch_t batches[]; /* one for each lane */
 } sender_t;
 
-static send_t *request_at(sender_t *comm, uint32_t position) {
-    return &comm->requests[comm->queue[position % REQUESTS]];
-}
+typedef enum { SENT, FULL, IDLE, FAILED } outcome_t;
 
-/* A free request appended to the queue; NULL when all are in use. */
+/* A free request; NULL when all are in use. */
 static send_t *take_request(sender_t *comm) {
     for (unsigned word = 0; word < FREE_WORDS; word++) {
         if (!comm->free_slots[word]) continue;
         unsigned slot = 64 * word + (unsigned)__builtin_ctzll(comm->free_slots[word]);
         comm->free_slots[word] &= comm->free_slots[word] - 1;
-        comm->queue[comm->tail++ % REQUESTS] = (uint8_t)slot;
-        comm->requests[slot].done = false;
         return &comm->requests[slot];
     }
     return NULL;
@@ -76,62 +116,192 @@ static bool have_request(const sender_t *comm) {
     return any != 0;
 }
 
-static size_t gather(sender_t *comm, struct iovec *iovs, int *count) {
-    size_t total = 0, skip = comm->offset;
-    int used = 0;
-    for (uint32_t at = comm->head; at != comm->tail && total < CALL_BYTES && used + 2 <= IOVS_MAX; at++) {
-        send_t *request = request_at(comm, at);
-        size_t header_left = sizeof request->header;
-        if (skip < header_left) {
-            header_left -= skip;
-            iovs[used++] = (struct iovec){(char *)&request->header + skip, header_left};
-            total += header_left;
-            skip = sizeof request->header;
+static void enqueue(sender_t *comm, const send_t *request) {
+    pthread_mutex_lock(&comm->base.lock);
+    comm->queue[comm->tail++ % REQUESTS] = request->slot;
+    atomic_fetch_add_explicit(&comm->waiting, sizeof(tpv_tcp_frame_t) + request->size, memory_order_relaxed);
+    pthread_mutex_unlock(&comm->base.lock);
+}
+
+/* What one lane takes at a time: all when it is alone, otherwise a message if that is neither too little for a call nor
+ * too much for one lane. */
+static size_t fair_share(const sender_t *comm, const tpv_tcp_lane_t *lane, size_t waiting) {
+    if (comm->head == comm->tail) return 0;
+    size_t next = comm->requests[comm->queue[comm->head % REQUESTS]].size;
+    bool alone =
+        comm->can_be_helped ? !lane->seat && !(comm->helped && next >= HELP_MESSAGE_BYTES) : comm->base.lane_count == 1;
+    if (alone) return BATCH_BYTES;
+    size_t share = next - comm->offset + sizeof(tpv_tcp_frame_t);
+    if (share > waiting / comm->base.lane_count) share = waiting / comm->base.lane_count;
+    return share < SHARE_BYTES_MIN ? SHARE_BYTES_MIN : share > SHARE_BYTES_MAX ? SHARE_BYTES_MAX : share;
+}
+
+/* Move pieces from the queue's front into a lane's empty batch. Under the comm's lock. */
+static void fill(sender_t *comm, const tpv_tcp_lane_t *lane, batch_t *batch) {
+    size_t waiting = atomic_load_explicit(&comm->waiting, memory_order_relaxed), taken = 0,
+           share = fair_share(comm, lane, waiting);
+    batch->at = batch->count = 0;
+    for (; batch->count < PIECES_MAX && taken < share && comm->head != comm->tail; batch->count++) {
+        send_t *request = &comm->requests[comm->queue[comm->head % REQUESTS]];
+        size_t left = request->size - comm->offset, room = share - taken;
+        /* A rest that is not worth a piece of its own goes along. */
+        size_t length = left < room + SHARE_BYTES_MIN / 2 ? left : room / PAGE_BYTES * PAGE_BYTES;
+        if (length == 0 && left) break;
+        if (comm->offset == 0) taken += sizeof(tpv_tcp_frame_t);
+        taken += length;
+        batch->pieces[batch->count] = (piece_t){.request = request,
+                                                .frame = {.magic = TPV_TCP_FRAME_MAGIC,
+                                                          .tag = request->tag,
+                                                          .number = request->number,
+                                                          .size = (uint32_t)request->size,
+                                                          .offset = (uint32_t)comm->offset,
+                                                          .length = (uint32_t)length}};
+        comm->offset += length;
+        if (comm->offset < request->size) continue;
+        comm->head++;
+        comm->offset = 0;
+    }
+    atomic_store_explicit(&comm->waiting, waiting - taken, memory_order_relaxed);
+}
+
+static size_t gather(const batch_t *batch, struct iovec *iovs, size_t *count) {
+    size_t total = 0, skip = batch->offset;
+    *count = 0;
+    for (unsigned i = batch->at; i < batch->count; i++) {
+        const piece_t *piece = &batch->pieces[i];
+        if (skip < sizeof piece->frame) {
+            iovs[(*count)++] = (struct iovec){(char *)(uintptr_t)&piece->frame + skip, sizeof piece->frame - skip};
+            total += sizeof piece->frame - skip;
+            skip = sizeof piece->frame;
         }
-        size_t gone = skip - sizeof request->header, payload_left = request->size - gone;
-        if (payload_left) {
-            iovs[used++] = (struct iovec){(void *)(uintptr_t)(request->data + gone), payload_left};
-            total += payload_left;
+        size_t gone = skip - sizeof piece->frame, left = piece->frame.length - gone;
+        if (left) {
+            const char *from = piece->request->data + piece->frame.offset + gone;
+            iovs[(*count)++] = (struct iovec){(void *)(uintptr_t)from, left};
+            total += left;
         }
         skip = 0;
     }
-    *count = used;
     return total;
 }
 
-static void retire(sender_t *comm, size_t written) {
-    comm->offset += written;
-    while (comm->head != comm->tail) {
-        send_t *request = request_at(comm, comm->head);
-        size_t whole = sizeof request->header + request->size;
-        if (comm->offset < whole) return;
-        comm->offset -= whole;
-        comm->head++;
-        request->done = true;
-        comm->base.messages++;
-        comm->base.bytes += request->size;
+static void retire(batch_t *batch, size_t written) {
+    batch->offset += written;
+    while (batch->at < batch->count) {
+        const piece_t *piece = &batch->pieces[batch->at];
+        const tpv_tcp_frame_t *frame = &piece->frame;
+        if (batch->offset < sizeof *frame + frame->length) return;
+        batch->offset -= sizeof *frame + frame->length;
+        batch->at++;
+        /* The kernel has the bytes: the owner may give their memory back to the application. */
+        atomic_fetch_sub_explicit(&piece->request->left, frame->length + (frame->offset + frame->length == frame->size),
+                                  memory_order_release);
     }
 }
 
-/* The kernel takes no more: is the peer still there? */
+/* One system call on a lane, by whoever moves it. */
+static outcome_t send_some(tpv_tcp_lane_t *lane) {
+    sender_t *comm = (sender_t *)lane->comm;
+    batch_t *batch = &comm->batches[lane->index];
+    if (tpv_tcp_failed(&comm->base)) return FAILED;
+    if (batch->at == batch->count) {
+        pthread_mutex_lock(&comm->base.lock);
+        fill(comm, lane, batch);
+        pthread_mutex_unlock(&comm->base.lock);
+        if (batch->count == 0) {
+            if (batch->held_back) tpv_tcp_socket_push(lane->fd); /* another lane took what was to follow */
+            batch->held_back = false;
+            return IDLE;
+        }
+    }
+    struct iovec iovs[2 * PIECES_MAX];
+    struct msghdr message = {.msg_iov = iovs};
+    size_t wanted = gather(batch, iovs, &message.msg_iovlen);
+    /* When more follows at once, the rest that does not fill a packet goes with it. */
+    bool more = atomic_load_explicit(&comm->waiting, memory_order_relaxed) > 0;
+    ssize_t written;
+    do
+        written = sendmsg(lane->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    while (written < 0 && errno == EINTR);
+    if (written < 0 && errno != EAGAIN) {
+        tpv_tcp_fail_errno(&comm->base, "sendmsg", errno);
+        return FAILED;
+    }
+    if (written > 0) {
+        batch->held_back = more;
+        atomic_fetch_add_explicit(&comm->written, (uint64_t)written, memory_order_relaxed);
+        retire(batch, (size_t)written);
+    }
+    return written < (ssize_t)wanted ? FULL : SENT;
+}
+
+/* Under the lock: the lane may sleep unless there is something for it. */
+static bool may_sleep(sender_t *comm, tpv_tcp_lane_t *lane) {
+    pthread_mutex_lock(&comm->base.lock);
+    bool idle = comm->head == comm->tail;
+    if (idle) lane->awake = false;
+    pthread_mutex_unlock(&comm->base.lock);
+    return idle;
+}
+
+/* A helper's part. */
+static unsigned help(void *argument) {
+    tpv_tcp_lane_t *lane = argument;
+    int64_t waits_since = 0;
+    for (int batches = 0; batches < HELP_BATCHES;) {
+        outcome_t outcome = send_some(lane);
+        if (outcome == FAILED) return 0;
+        if (outcome == SENT) {
+            batches++;
+            waits_since = 0;
+            continue;
+        }
+        int64_t now = tpv_clock_ns();
+        if (!waits_since) waits_since = now;
+        if (now - waits_since < HELP_WAIT_NS) {
+            sched_yield();
+            continue;
+        }
+        if (outcome == FULL) break;
+        if (may_sleep((sender_t *)lane->comm, lane)) return 0;
+    }
+    return EPOLLOUT;
+}
+
+/* If there are long messages to send, and help has paid, wake the lanes that sleep. */
+static void ask_for_help(sender_t *comm) {
+    if (!comm->helped || atomic_load_explicit(&comm->waiting, memory_order_relaxed) < HELP_MESSAGE_BYTES) return;
+    pthread_mutex_lock(&comm->base.lock);
+    bool wanted =
+        comm->head != comm->tail && comm->requests[comm->queue[comm->head % REQUESTS]].size >= HELP_MESSAGE_BYTES;
+    for (unsigned i = 1; wanted && i < comm->base.lane_count; i++) {
+        tpv_tcp_lane_t *lane = &comm->base.lanes[i];
+        if (!lane->seat || lane->awake) continue;
+        lane->awake = true;
+        tpv_tcp_seat_wake(lane->seat, EPOLLOUT);
+    }
+    pthread_mutex_unlock(&comm->base.lock);
+}
+
+/* Nothing moves although something is under way: is the peer still there? */
 static void check_stall(sender_t *comm, int64_t now) {
-    if (!comm->stalled_since) {
-        comm->stalled_since = now;
-        comm->next_check = now + CHECK_INTERVAL_NS;
-    } else if (now >= comm->next_check) {
-        comm->next_check = now + CHECK_INTERVAL_NS;
-        if (tpv_tcp_peer_is_silent(comm->base.fd))
-            tpv_tcp_fail(&comm->base, ncclRemoteError, "the peer's host has been silent for %lld s",
-                         (long long)((now - comm->stalled_since) / TPV_NS_PER_SECOND));
+    uint64_t written = atomic_load_explicit(&comm->written, memory_order_relaxed);
+    if (comm->next_check && now < comm->next_check && written == comm->written_before) return;
+    bool stalled = comm->next_check && written == comm->written_before;
+    comm->written_before = written;
+    comm->next_check = now + CHECK_INTERVAL_NS;
+    for (unsigned i = 0; stalled && i < comm->base.lane_count; i++) {
+        long long seconds = tpv_tcp_peer_silence(comm->base.lanes[i].fd);
+        if (seconds) tpv_tcp_fail(&comm->base, ncclRemoteError, "the peer's host has been silent for %lld s", seconds);
     }
 }
 
 /* Take the notices that have come. */
 static void listen_to_receiver(sender_t *comm) {
-    comm->unlistened = 0;
-    while (comm->base.failure == ncclSuccess) {
+    comm->listened_at = atomic_load_explicit(&comm->written, memory_order_relaxed);
+    while (!tpv_tcp_failed(&comm->base)) {
         char *into = (char *)&comm->notice + comm->notice_bytes;
-        ssize_t got = recv(comm->base.fd, into, sizeof comm->notice - comm->notice_bytes, MSG_DONTWAIT);
+        ssize_t got = recv(comm->base.lanes[0].fd, into, sizeof comm->notice - comm->notice_bytes, MSG_DONTWAIT);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0 && errno == EAGAIN) return;
         if (got <= 0) {
@@ -146,41 +316,31 @@ static void listen_to_receiver(sender_t *comm) {
     }
 }
 
+/* The owner's part: one system call for each lane that has no helper. */
 static void progress(sender_t *comm) {
-    if (comm->head == comm->tail || comm->base.failure != ncclSuccess) return;
-    if (comm->base.quiet_until && tpv_clock_ns() < comm->base.quiet_until) return;
-    struct iovec iovs[IOVS_MAX];
-    struct msghdr message = {.msg_iov = iovs};
-    int count;
-    size_t wanted = gather(comm, iovs, &count);
-    message.msg_iovlen = (size_t)count;
-    comm->unsent = 0;
-    comm->base.quiet_until = 0;
-    ssize_t written;
-    do
-        written = sendmsg(comm->base.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (written < 0 && errno == EINTR);
-    if (written < 0 && errno != EAGAIN) {
-        tpv_tcp_fail_errno(&comm->base, "sendmsg", errno);
-        return;
+    int64_t now = 0;
+    /* Before the owner is busy for a while. */
+    ask_for_help(comm);
+    for (unsigned i = 0; i < comm->base.lane_count && !tpv_tcp_failed(&comm->base); i++) {
+        tpv_tcp_lane_t *lane = &comm->base.lanes[i];
+        if (lane->seat) continue;
+        if (lane->quiet_until) {
+            if (!now) now = tpv_clock_ns();
+            if (now < lane->quiet_until) continue;
+            lane->quiet_until = 0;
+        }
+        if (send_some(lane) != FULL) continue;
+        now = tpv_clock_ns();
+        lane->quiet_until = now + FULL_GAP_NS;
     }
-    if (written > 0) {
-        comm->stalled_since = 0;
-        comm->unlistened += (size_t)written;
-        retire(comm, (size_t)written);
-    }
-    if (written < (ssize_t)wanted) {
-        int64_t now = tpv_clock_ns();
-        comm->base.quiet_until = now + FULL_GAP_NS;
-        if (written < 0) check_stall(comm, now);
-    }
-    if (comm->unlistened >= LISTEN_BYTES && !comm->credits.noticed) listen_to_receiver(comm);
+    uint64_t written = atomic_load_explicit(&comm->written, memory_order_relaxed);
+    if (written - comm->listened_at >= LISTEN_BYTES && !comm->credits.noticed) listen_to_receiver(comm);
 }
 
 static bool may_send(sender_t *comm, int tag) {
     if (tpv_credits_take(&comm->credits, tag)) return true;
     listen_to_receiver(comm);
-    if (comm->base.failure == ncclSuccess && tpv_credits_take(&comm->credits, tag)) return true;
+    if (!tpv_tcp_failed(&comm->base) && tpv_credits_take(&comm->credits, tag)) return true;
     /* The receiver may wait for what is queued before it asks for this one. */
     progress(comm);
     return false;
@@ -189,29 +349,56 @@ static bool may_send(sender_t *comm, int tag) {
 static ncclResult_t send_isend(tpv_comm_t *base, void *data, size_t size, int tag, void *registration, void **request) {
     (void)registration;
     sender_t *comm = (sender_t *)base;
-    if (comm->base.failure != ncclSuccess) return comm->base.failure;
     if (size > TPV_TCP_MESSAGE_MAX)
-        return tpv_tcp_fail(&comm->base, ncclInvalidUsage, "a message of %zu bytes is too long: expected %llu at most",
-                            size, (unsigned long long)TPV_TCP_MESSAGE_MAX);
+        tpv_tcp_fail(&comm->base, ncclInvalidUsage, "a message of %zu bytes is too long: expected %llu at most", size,
+                     (unsigned long long)TPV_TCP_MESSAGE_MAX);
+    if (tpv_tcp_failed(&comm->base)) return tpv_tcp_comm_result(&comm->base);
     if (!have_request(comm)) return ncclSuccess;
-    if (!may_send(comm, tag)) return comm->base.failure;
+    if (!may_send(comm, tag)) return tpv_tcp_comm_result(&comm->base);
     send_t *taken = take_request(comm);
     taken->data = data;
     taken->size = size;
-    taken->header = (tpv_tcp_header_t){.magic = TPV_TCP_HEADER_MAGIC, .tag = tag, .size = size};
-    comm->unsent += sizeof taken->header + size;
-    if (comm->unsent >= EAGER_BYTES) progress(comm);
+    taken->tag = tag;
+    taken->number = comm->next_number++;
+    atomic_store_explicit(&taken->left, size + 1, memory_order_relaxed);
+    enqueue(comm, taken);
+    if (comm->outstanding++ == 0 && comm->can_be_helped) tpv_tcp_tuner_resume(&comm->tuner, tpv_clock_ns());
+    if (comm->helped && size >= HELP_MESSAGE_BYTES)
+        ask_for_help(comm);
+    else if (atomic_load_explicit(&comm->waiting, memory_order_relaxed) >= EAGER_BYTES)
+        progress(comm);
     *request = taken;
     return ncclSuccess;
+}
+
+/* A request has ended. */
+static void tune(sender_t *comm, const send_t *request) {
+    int64_t now = tpv_clock_ns();
+    uint64_t written = atomic_load_explicit(&comm->written, memory_order_relaxed);
+    if (comm->tuned && request->size >= HELP_MESSAGE_BYTES)
+        comm->helped = tpv_tcp_tuner_update(&comm->tuner, written, now);
+    if (comm->outstanding == 0) tpv_tcp_tuner_pause(&comm->tuner, now);
+}
+
+static bool gone(send_t *request) {
+    return atomic_load_explicit(&request->left, memory_order_acquire) == 0;
 }
 
 static ncclResult_t send_test(tpv_request_t *base, int *done, int *sizes) {
     sender_t *comm = (sender_t *)base->comm;
     send_t *request = (send_t *)base;
-    if (!request->done) progress(comm);
-    if (!request->done) return comm->base.failure;
+    if (!gone(request)) progress(comm);
+    if (!gone(request)) {
+        check_stall(comm, tpv_clock_ns());
+        return tpv_tcp_comm_result(&comm->base);
+    }
     *done = 1;
     if (sizes) *sizes = (int)request->size;
+    comm->next_check = 0;
+    comm->outstanding--;
+    if (comm->can_be_helped) tune(comm, request);
+    comm->base.messages++;
+    comm->base.bytes += request->size;
     comm->free_slots[request->slot / 64] |= UINT64_C(1) << request->slot % 64;
     return ncclSuccess;
 }
@@ -225,9 +412,10 @@ static ncclResult_t no_irecv(tpv_comm_t *comm, int count, void **data, const siz
 
 static void sender_close(tpv_comm_t *base) {
     sender_t *comm = (sender_t *)base;
-    if (comm->credits.noticed && comm->base.failure == ncclSuccess && base->fork_generation == tpv_fork_generation() &&
-        tpv_tcp_linger(comm->base.fd))
-        comm->base.fd = -1;
+    tpv_tcp_comm_calm(&comm->base);
+    if (comm->credits.noticed && !tpv_tcp_failed(&comm->base) && base->fork_generation == tpv_fork_generation() &&
+        tpv_tcp_linger(comm->base.lanes[0].fd))
+        comm->base.lanes[0].fd = -1;
     tpv_tcp_comm_end(&comm->base);
 }
 
@@ -240,14 +428,18 @@ static const tpv_comm_ops_t send_ops = {
     .close = sender_close,
 };
 
-ncclResult_t tpv_tcp_sender_create(tpv_tcp_device_t *device, int fd, tpv_comm_t **comm) {
-    sender_t *made = calloc(1, sizeof *made);
+ncclResult_t tpv_tcp_sender_create(tpv_tcp_device_t *device, const int *fds, unsigned count, tpv_comm_t **comm) {
+    sender_t *made = calloc(1, sizeof *made + count * sizeof *made->batches);
     if (!made) {
         TPV_NET_WARN("out of memory");
         return ncclSystemError;
     }
-    tpv_tcp_comm_start(&made->base, &send_ops, device, fd);
     made->base.sends = true;
+    tpv_tcp_comm_start(&made->base, &send_ops, device, fds, count, help);
+    for (unsigned i = 1; i < count; i++)
+        made->can_be_helped = made->can_be_helped || made->base.lanes[i].seat;
+    made->helped = made->can_be_helped && tpv_tcp_lanes_choose(device).always;
+    made->tuned = made->can_be_helped && !made->helped;
     for (int i = 0; i < REQUESTS; i++) {
         made->free_slots[i / 64] |= UINT64_C(1) << i % 64;
         made->requests[i].base.comm = &made->base.base;

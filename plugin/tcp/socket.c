@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <string.h>
 
 #include "core/log.h"
 #include "core/params.h"
@@ -10,11 +11,17 @@ static void set(int fd, int level, int name, int value) {
     (void)setsockopt(fd, level, name, &value, sizeof value);
 }
 
+int tpv_tcp_traffic_class(int wanted) {
+    if (wanted <= 255) return wanted;
+    TPV_NET_WARN("traffic class %d is ignored: expected 0 to 255, which becomes the IP header's", wanted);
+    return -1;
+}
+
 void tpv_tcp_socket_tune(int fd, int family, int traffic_class) {
     set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     /* Keepalive finds a lost peer while nothing is being sent, which is all that a receiver can do. TCP_USER_TIMEOUT is
      * not set: it would also end connections to live peers that do not read for so long (tcp_probe_timer in Linux
-     * net/ipv4/tcp_timer.c); senders use tpv_tcp_peer_is_silent instead. */
+     * net/ipv4/tcp_timer.c); senders use tpv_tcp_peer_silence instead. */
     int timeout = (int)tpv_net_param_int(TPV_NET_PARAM_PEER_TIMEOUT);
     int interval = timeout / 6 > 0 ? timeout / 6 : 1;
     set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -25,12 +32,26 @@ void tpv_tcp_socket_tune(int fd, int family, int traffic_class) {
     int64_t receive_buffer = tpv_net_param_int(TPV_NET_PARAM_RCVBUF);
     if (send_buffer > 0) set(fd, SOL_SOCKET, SO_SNDBUF, (int)send_buffer);
     if (receive_buffer > 0) set(fd, SOL_SOCKET, SO_RCVBUF, (int)receive_buffer);
-    if (traffic_class > 255) {
-        TPV_NET_WARN("traffic class %d is ignored: expected 0 to 255, which becomes the IP header's", traffic_class);
-        traffic_class = -1;
-    }
     if (traffic_class >= 0 && family == AF_INET6) set(fd, IPPROTO_IPV6, IPV6_TCLASS, traffic_class);
     if (traffic_class >= 0 && family == AF_INET) set(fd, IPPROTO_IP, IP_TOS, traffic_class);
+}
+
+void tpv_tcp_socket_tune_internal(int fd) {
+    tpv_address_t local, peer;
+    socklen_t local_length = sizeof local, peer_length = sizeof peer;
+    memset(&local, 0, sizeof local);
+    memset(&peer, 0, sizeof peer);
+    if (getsockname(fd, &local.any, &local_length) != 0 || getpeername(fd, &peer.any, &peer_length) != 0) return;
+    bool internal = local.any.sa_family == AF_INET6
+                        ? memcmp(&local.v6.sin6_addr, &peer.v6.sin6_addr, sizeof local.v6.sin6_addr) == 0
+                        : local.v4.sin_addr.s_addr == peer.v4.sin_addr.s_addr;
+    /* There is no network to be careful with: "reno", which every kernel has and lets everybody use, never holds data
+     * back here, while BBR, the default of some hosts, spreads it over time. */
+    if (internal) (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+}
+
+void tpv_tcp_socket_push(int fd) {
+    set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* tcp(7): setting it flushes pending output */
 }
 
 bool tpv_tcp_errno_is_remote(int error_number) {
@@ -52,11 +73,12 @@ bool tpv_tcp_errno_is_remote(int error_number) {
     }
 }
 
-bool tpv_tcp_peer_is_silent(int fd) {
+int64_t tpv_tcp_peer_silence(int fd) {
     struct tcp_info info;
     socklen_t length = sizeof info;
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return false;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return 0;
     /* Both counters return to zero with every acknowledgement. One unanswered probe may just be on its way. */
     bool asked = info.tcpi_retransmits >= 2 || info.tcpi_probes >= 2;
-    return asked && info.tcpi_last_ack_recv >= (uint64_t)tpv_net_param_int(TPV_NET_PARAM_PEER_TIMEOUT) * 1000;
+    int64_t seconds = info.tcpi_last_ack_recv / 1000;
+    return asked && seconds >= tpv_net_param_int(TPV_NET_PARAM_PEER_TIMEOUT) ? seconds : 0;
 }

@@ -1,4 +1,4 @@
-/* The TCP transport: one device for each network interface, one connection for each comm, no helper thread. */
+/* The TCP transport: one device for each network interface, one or several connections for each comm. */
 #ifndef TCP_TCP_H
 #define TCP_TCP_H
 
@@ -10,6 +10,7 @@ extern const tpv_transport_t tpv_tcp_transport;
 typedef struct {
     tpv_device_t base;
     tpv_interface_t interface;
+    bool speed_known;
 } tpv_tcp_device_t;
 
 /* The transport's parts, see core/transport.h for their meaning. */

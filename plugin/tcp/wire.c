@@ -10,16 +10,18 @@ static const uint8_t handle_magic[8] = {'T', 'P', 'V', 'H', 'A', 'N', 'D', 'L'};
 static const uint8_t hello_magic[8] = {'T', 'P', 'V', 'H', 'E', 'L', 'L', 'O'};
 static const uint8_t welcome_magic[8] = {'T', 'P', 'V', 'W', 'E', 'L', 'C', 'M'};
 
+ncclResult_t tpv_tcp_id_create(uint8_t id[TPV_TCP_ID_BYTES]) {
+    /* Up to 256 bytes come whole or not at all once the pool is ready (getrandom(2)). */
+    if (getrandom(id, TPV_TCP_ID_BYTES, GRND_NONBLOCK) == TPV_TCP_ID_BYTES) return ncclSuccess;
+    TPV_NET_WARN("getrandom: %s", strerror(errno));
+    return ncclSystemError;
+}
+
 ncclResult_t tpv_tcp_handle_create(tpv_tcp_handle_t *handle) {
     memset(handle, 0, sizeof *handle);
     memcpy(handle->magic, handle_magic, sizeof handle->magic);
     handle->version = TPV_TCP_VERSION;
-    /* Up to 256 bytes come whole or not at all once the pool is ready (getrandom(2)). */
-    if (getrandom(handle->id, sizeof handle->id, GRND_NONBLOCK) != (ssize_t)sizeof handle->id) {
-        TPV_NET_WARN("getrandom: %s", strerror(errno));
-        return ncclSystemError;
-    }
-    return ncclSuccess;
+    return tpv_tcp_id_create(handle->id);
 }
 
 void tpv_tcp_handle_add(tpv_tcp_handle_t *handle, const tpv_address_t *address) {
@@ -68,10 +70,12 @@ tpv_address_t tpv_tcp_handle_address(const tpv_tcp_handle_t *handle, int index, 
     return address;
 }
 
-tpv_tcp_hello_t tpv_tcp_hello(const uint8_t *id, bool offers) {
-    tpv_tcp_hello_t hello = {.version = TPV_TCP_VERSION, .offers = offers};
+tpv_tcp_hello_t tpv_tcp_hello(const uint8_t *id, const uint8_t *comm, unsigned lanes, unsigned index, bool offers) {
+    tpv_tcp_hello_t hello = {
+        .version = TPV_TCP_VERSION, .offers = offers, .lanes = (uint8_t)lanes, .index = (uint8_t)index};
     memcpy(hello.magic, hello_magic, sizeof hello.magic);
     memcpy(hello.id, id, sizeof hello.id);
+    memcpy(hello.comm, comm, sizeof hello.comm);
     return hello;
 }
 
@@ -86,10 +90,11 @@ bool tpv_tcp_hello_begins(const tpv_tcp_hello_t *hello, size_t length) {
 }
 
 bool tpv_tcp_hello_proves(const tpv_tcp_hello_t *hello, const uint8_t *id) {
-    tpv_tcp_hello_t expected = tpv_tcp_hello(id, hello->offers == 1);
+    tpv_tcp_hello_t expected = tpv_tcp_hello(id, hello->comm, hello->lanes, hello->index, hello->offers == 1);
     const volatile uint8_t *a = (const uint8_t *)hello, *b = (const uint8_t *)&expected;
     unsigned difference = 0;
     for (size_t i = 0; i < sizeof expected; i++)
         difference |= (unsigned)(a[i] ^ b[i]);
-    return difference == 0;
+    return difference == 0 && hello->lanes >= 1 && hello->lanes <= TPV_TCP_LANES_MAX && hello->index < hello->lanes &&
+           !(hello->index && hello->offers);
 }

@@ -176,15 +176,24 @@ bool net_is_tcp(void) {
 }
 
 void net_for_each_transport(char **argv) {
-    static const char *const names[] = {"TCP", "process_vm_readv", "shared memory"};
+    static const struct {
+        const char *name, *local, *threads, *sockets;
+    } ways[] = {
+        {"TCP", "0", "0", "1"},
+        {"TCP, several connections", "0", "0", "3"},
+        {"TCP, helper threads", "0", "2", "2"},
+        {"process_vm_readv", "1", "-2", "-2"},
+        {"shared memory", "2", "-2", "-2"},
+    };
     bool failed = false;
     if (getenv("TPVIEW_NET_LOCAL")) return;
-    for (int i = 0; i < 3; i++) {
-        char value[2] = {(char)('0' + i), '\0'};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         int status = -1;
-        printf("-- %s\n", names[i]);
+        printf("-- %s\n", ways[i].name);
         fflush(stdout);
-        setenv("TPVIEW_NET_LOCAL", value, 1);
+        setenv("TPVIEW_NET_LOCAL", ways[i].local, 1);
+        setenv("NCCL_SOCKET_NTHREADS", ways[i].threads, 1);
+        setenv("NCCL_NSOCKS_PERTHREAD", ways[i].sockets, 1);
         pid_t child = fork();
         if (child == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);

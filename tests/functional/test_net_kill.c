@@ -166,7 +166,7 @@ static void let_strangers_knock(const char *handle, uint64_t *random, int *fds) 
     for (size_t i = 0; i < sizeof nonsense; i++)
         nonsense[i] = (char)next(random);
     fds[0] = knock(handle, nonsense, sizeof nonsense);
-    fds[1] = knock(handle, "TPVHELLO\1", 9);
+    fds[1] = knock(handle, "TPVHELLO\2", 9);
     fds[2] = knock(handle, NULL, 0);
 }
 

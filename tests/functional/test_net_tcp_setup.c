@@ -207,10 +207,32 @@ static int strangers(void *argument) {
     wait_dropped(listener, fd);
     close(fd);
     fd = knock(handle);
-    char hello[32] = "TPVHELLO\1";
+    char hello[48] = "TPVHELLO\2\0\0\1";
     CHILD_CHECK(send(fd, hello, sizeof hello, 0) == sizeof hello);
     wait_dropped(listener, fd);
     close(fd);
+    /* So are one of a comm that nobody knows, and numbers that make no sense. */
+    static const uint8_t lanes_and_index[][2] = {{2, 1}, {0, 0}, {65, 0}, {2, 2}};
+    memcpy(hello + 16, handle + 16, 16);
+    for (size_t i = 0; i < sizeof lanes_and_index / sizeof *lanes_and_index; i++) {
+        memcpy(hello + 11, lanes_and_index[i], 2);
+        fd = knock(handle);
+        CHILD_CHECK(send(fd, hello, sizeof hello, 0) == sizeof hello);
+        wait_dropped(listener, fd);
+        close(fd);
+    }
+    /* A comm whose first connection goes away before the others come. */
+    memcpy(hello + 11, (uint8_t[]){2, 0}, 2);
+    fd = knock(handle);
+    CHILD_CHECK(send(fd, hello, sizeof hello, 0) == sizeof hello);
+    shutdown(fd, SHUT_WR);
+    void *never = NULL;
+    for (int64_t deadline = tpv_deadline_in(15); net_log_count("1 of its 2 connections and is given up") == 0;) {
+        CHILD_CHECK(!tpv_deadline_passed(deadline));
+        CHILD_CHECK(net.accept(listener, &never, NULL) == ncclSuccess && !never);
+    }
+    close(fd);
+    memset(hello + 11, 0, sizeof hello - 11);
     fd = knock(handle);
     CHILD_CHECK(send(fd, hello, 9, 0) == 9);
     shutdown(fd, SHUT_WR);

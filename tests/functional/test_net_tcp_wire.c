@@ -18,10 +18,17 @@
 
 static net_plugin_t net;
 
-static void put_header(char *at, int32_t tag, uint64_t size) {
+enum { FRAME = 24, HELLO = 48 };
+
+static void put_piece(char *at, int32_t tag, uint32_t number, uint32_t size, uint32_t offset, uint32_t length) {
+    const uint32_t fields[] = {number, size, offset, length};
     memcpy(at, "TPVM", 4);
     memcpy(at + 4, &tag, 4);
-    memcpy(at + 8, &size, 8);
+    memcpy(at + 8, fields, 16);
+}
+
+static void put_frame(char *at, int32_t tag, uint32_t number, uint32_t size) {
+    put_piece(at, tag, number, size, 0, size);
 }
 
 static struct sockaddr_in loopback(uint16_t port) {
@@ -33,31 +40,58 @@ static void send_byte(int fd, const char *byte) {
     assert_int_equal(send(fd, byte, 1, MSG_NOSIGNAL), 1);
 }
 
-/* A receiving comm of the plugin whose peer is the plain socket *fd. */
-static void *accept_by_hand(int *fd) {
-    char handle[NCCL_NET_HANDLE_MAXSIZE], hello[32] = "TPVHELLO\1", answer[16];
-    void *listener = NULL, *comm = NULL;
-    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
-    assert_memory_equal(handle, "TPVHANDL\1\0\1\0\0\0\0\0", 16);
-    memcpy(hello + 16, handle + 16, 16);
-    uint16_t port;
-    memcpy(&port, handle + 34, 2);
-    struct sockaddr_in address = loopback(port);
-    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(*fd, (struct sockaddr *)&address, sizeof address), 0);
-    for (size_t i = 0; i < sizeof hello; i++) {
-        assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
-        assert_null(comm);
-        send_byte(*fd, hello + i);
-    }
+static int connect_plain(const struct sockaddr_in *address) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)address, sizeof *address), 0);
+    return fd;
+}
+
+static void *accept_until(void *listener) {
+    void *comm = NULL;
     for (int64_t deadline = tpv_deadline_in(10); !comm;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
     }
-    assert_int_equal(recv(*fd, answer, sizeof answer, MSG_WAITALL), sizeof answer);
-    assert_memory_equal(answer, "TPVWELCM\1\0\0\0\0\0\0\0", 16);
+    return comm;
+}
+
+/* A receiving comm of the plugin whose peer is `count` plain sockets. */
+static void *accept_lanes_by_hand(int count, int *fds) {
+    char handle[NCCL_NET_HANDLE_MAXSIZE], hello[HELLO] = "TPVHELLO\2", answer[16];
+    void *listener = NULL, *comm = NULL;
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    assert_memory_equal(handle, "TPVHANDL\2\0\1\0\0\0\0\0", 16);
+    hello[11] = (char)count;
+    memcpy(hello + 16, handle + 16, 16);
+    memcpy(hello + 32, "a comm's own id.", 16);
+    uint16_t port;
+    memcpy(&port, handle + 34, 2);
+    struct sockaddr_in address = loopback(port);
+    fds[0] = connect_plain(&address);
+    for (size_t i = 0; i < sizeof hello; i++) {
+        assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+        assert_null(comm);
+        send_byte(fds[0], hello + i);
+    }
+    for (int64_t deadline = tpv_deadline_in(10); recv(fds[0], answer, 16, MSG_PEEK | MSG_DONTWAIT) != 16;) {
+        assert_false(tpv_deadline_passed(deadline));
+        if (!comm) assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+    }
+    assert_int_equal(recv(fds[0], answer, sizeof answer, MSG_WAITALL), sizeof answer);
+    assert_memory_equal(answer, "TPVWELCM\2\0\0\0\0\0\0\0", 16);
+    for (int i = 1; i < count; i++) {
+        assert_null(comm);
+        fds[i] = connect_plain(&address);
+        hello[12] = (char)i;
+        assert_int_equal(send(fds[i], hello, sizeof hello, 0), sizeof hello);
+    }
+    if (!comm) comm = accept_until(listener);
     net.closeListen(listener);
     return comm;
+}
+
+static void *accept_by_hand(int *fd) {
+    return accept_lanes_by_hand(1, fd);
 }
 
 static void a_stream_that_comes_byte_by_byte(void **state) {
@@ -69,13 +103,13 @@ static void a_stream_that_comes_byte_by_byte(void **state) {
     int fd, done = 0, size = -1;
     void *comm = accept_by_hand(&fd), *requests[MESSAGES];
     for (int i = 0; i < MESSAGES; i++) {
-        put_header(stream + length, 7, sizes[i]);
-        net_fill(stream + length + 16, sizes[i], (uint64_t)i);
-        length += 16 + sizes[i];
+        put_frame(stream + length, 7, (uint32_t)i, (uint32_t)sizes[i]);
+        net_fill(stream + length + FRAME, sizes[i], (uint64_t)i);
+        length += FRAME + sizes[i];
         assert_int_equal(net_irecv(&net, comm, in[i], sizeof in[i], &requests[i]), ncclSuccess);
     }
     int complete = 0;
-    size_t end = 16 + sizes[0];
+    size_t end = FRAME + sizes[0];
     for (size_t i = 0; i < length; i++) {
         assert_int_equal(net.test(requests[complete], &done, &size), ncclSuccess);
         assert_int_equal(done, 0);
@@ -85,7 +119,7 @@ static void a_stream_that_comes_byte_by_byte(void **state) {
         assert_int_equal(size, sizes[complete]);
         assert_true(net_check(in[complete], sizes[complete], (uint64_t)complete));
         complete++;
-        if (complete < MESSAGES) end += 16 + sizes[complete];
+        if (complete < MESSAGES) end += FRAME + sizes[complete];
     }
     assert_int_equal(complete, MESSAGES);
     net.closeRecv(comm);
@@ -97,15 +131,15 @@ static void a_stream_that_is_cut_anywhere(void **state) {
     (void)state;
     enum { MESSAGES = 300, POSTED = 7, ROOM = 200 };
     size_t length = 0, sent = 0;
-    char *stream = malloc(MESSAGES * (16 + ROOM)), in[POSTED][ROOM];
+    char *stream = malloc(MESSAGES * (FRAME + ROOM)), in[POSTED][ROOM];
     size_t sizes[MESSAGES];
     uint32_t random = 12345;
     for (int i = 0; i < MESSAGES; i++) {
         random = random * 1103515245 + 12345;
         sizes[i] = (random >> 16) % 3 ? (random >> 16) % ROOM : 0;
-        put_header(stream + length, 7, sizes[i]);
-        net_fill(stream + length + 16, sizes[i], (uint64_t)i);
-        length += 16 + sizes[i];
+        put_frame(stream + length, 7, (uint32_t)i, (uint32_t)sizes[i]);
+        net_fill(stream + length + FRAME, sizes[i], (uint64_t)i);
+        length += FRAME + sizes[i];
     }
     int fd, posted = 0, complete = 0;
     void *comm = accept_by_hand(&fd), *requests[POSTED];
@@ -134,17 +168,21 @@ static void a_stream_that_is_cut_anywhere(void **state) {
 
 static void a_damaged_stream_is_the_peers_fault(void **state) {
     (void)state;
-    char bad_magic[16], too_long[16], in[8];
-    put_header(bad_magic, 0, 4);
-    bad_magic[0] = 'X';
-    put_header(too_long, 0, UINT64_MAX);
-    const char *const headers[] = {bad_magic, too_long};
-    for (int i = 0; i < 2; i++) {
+    char frames[7][FRAME], in[8];
+    put_frame(frames[0], 0, 0, 4);
+    frames[0][0] = 'X';
+    put_frame(frames[1], 0, 0, UINT32_MAX);
+    put_piece(frames[2], 0, 0, 4, 5, 1);          /* begins behind the end */
+    put_piece(frames[3], 0, 0, 4, 2, UINT32_MAX); /* ends behind it */
+    put_piece(frames[4], 0, 0, 4, 0, 0);          /* empty, but the message is not */
+    put_frame(frames[5], 0, 1, 4);                /* message 0 never comes */
+    put_frame(frames[6], 0, UINT32_MAX, 4);       /* came long ago, if ever */
+    for (int i = 0; i < 7; i++) {
         int fd;
         void *comm = accept_by_hand(&fd), *request;
         net_log_clear();
         assert_int_equal(net_irecv(&net, comm, in, sizeof in, &request), ncclSuccess);
-        assert_int_equal(send(fd, headers[i], 16, 0), 16);
+        assert_int_equal(send(fd, frames[i], FRAME, 0), FRAME);
         assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
         assert_int_equal(net_log_count("the stream is damaged"), 1);
         net.closeRecv(comm);
@@ -152,9 +190,80 @@ static void a_damaged_stream_is_the_peers_fault(void **state) {
     }
 }
 
+static void send_piece(int fd, uint32_t number, uint32_t size, uint32_t offset, uint32_t length) {
+    char bytes[FRAME + 100], whole[100];
+    net_fill(whole, size, number);
+    put_piece(bytes, 7, number, size, offset, length);
+    memcpy(bytes + FRAME, whole + offset, length);
+    assert_int_equal(send(fd, bytes, FRAME + length, MSG_NOSIGNAL), FRAME + length);
+}
+
+/* Pieces on three connections, later ones first, and messages that have to wait for others. */
+static void pieces_come_on_any_connection(void **state) {
+    (void)state;
+    enum { MESSAGES = 4 };
+    static const uint32_t sizes[MESSAGES] = {90, 0, 50, 30};
+    int fds[3], done = 0, size = -1;
+    char in[MESSAGES][100];
+    void *comm = accept_lanes_by_hand(3, fds), *requests[MESSAGES];
+    for (int i = 0; i < MESSAGES; i++)
+        assert_int_equal(net_irecv(&net, comm, in[i], sizeof in[i], &requests[i]), ncclSuccess);
+    send_piece(fds[2], 3, sizes[3], 0, sizes[3]);
+    send_piece(fds[1], 0, sizes[0], 40, 50);
+    send_piece(fds[1], 2, sizes[2], 20, 30);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(net.test(requests[3], &done, &size), ncclSuccess);
+        assert_int_equal(done, 0);
+    }
+    send_piece(fds[0], 0, sizes[0], 0, 40);
+    assert_int_equal(net_wait(&net, requests[0], 10, &size), ncclSuccess);
+    assert_int_equal(size, sizes[0]);
+    send_piece(fds[0], 1, 0, 0, 0);
+    assert_int_equal(net_wait(&net, requests[3], 10, &size), ncclSuccess);
+    assert_int_equal(size, sizes[3]);
+    assert_int_equal(net_wait(&net, requests[1], 10, &size), ncclSuccess);
+    assert_int_equal(size, 0);
+    send_piece(fds[0], 2, sizes[2], 0, 20);
+    assert_int_equal(net_wait(&net, requests[2], 10, &size), ncclSuccess);
+    assert_int_equal(size, sizes[2]);
+    for (int i = 0; i < MESSAGES; i++)
+        assert_true(net_check(in[i], sizes[i], (uint64_t)i));
+    net.closeRecv(comm);
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+}
+
+/* What the two connections do after message 0's first half. */
+typedef enum { OVERLAP, OTHER_SIZE, BOTH_AHEAD, ONE_ENDS, BOTH_END, CUT, FAULTS } fault_t;
+
+static void a_fault_on_one_of_several_connections_is_found(void **state) {
+    (void)state;
+    for (fault_t fault = 0; fault < FAULTS; fault++) {
+        int fds[2];
+        char in[100];
+        void *comm = accept_lanes_by_hand(2, fds), *request;
+        net_log_clear();
+        assert_int_equal(net_irecv(&net, comm, in, sizeof in, &request), ncclSuccess);
+        send_piece(fds[0], 0, 80, 0, 40);
+        if (fault == OVERLAP) send_piece(fds[1], 0, 80, 39, 41);
+        if (fault == OTHER_SIZE) send_piece(fds[1], 0, 90, 40, 10);
+        if (fault == BOTH_AHEAD || fault == ONE_ENDS) send_piece(fds[0], 2, 10, 0, 10);
+        if (fault == BOTH_AHEAD) send_piece(fds[1], 3, 10, 0, 10);
+        if (fault == CUT) assert_int_equal(send(fds[1], "TPVM", 4, 0), 4);
+        if (fault >= ONE_ENDS) shutdown(fds[1], SHUT_WR);
+        if (fault == BOTH_END) shutdown(fds[0], SHUT_WR);
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_log_count(fault < ONE_ENDS ? "the stream is damaged" : "the peer closed the connection"),
+                         1);
+        net.closeRecv(comm);
+        close(fds[0]);
+        close(fds[1]);
+    }
+}
+
 /* A sending comm of the plugin whose peer is the plain socket *fd, with buffers as small as the kernel allows. */
 static void *connect_by_hand(int *fd) {
-    char handle[NCCL_NET_HANDLE_MAXSIZE] = "TPVHANDL\1\0\1", hello[32], expected[32] = "TPVHELLO\1";
+    char handle[NCCL_NET_HANDLE_MAXSIZE] = "TPVHANDL\2\0\1", hello[HELLO], expected[32] = "TPVHELLO\2";
     void *comm = NULL;
     int small = 1;
     struct sockaddr_in address = loopback(0);
@@ -171,15 +280,16 @@ static void *connect_by_hand(int *fd) {
     memcpy(handle + 36, &address.sin_addr, 4);
     assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
     *fd = accept(listener, NULL, NULL);
-    for (int64_t deadline = tpv_deadline_in(10); recv(*fd, hello, 32, MSG_PEEK | MSG_DONTWAIT) != 32;) {
+    for (int64_t deadline = tpv_deadline_in(10); recv(*fd, hello, HELLO, MSG_PEEK | MSG_DONTWAIT) != HELLO;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
         assert_null(comm);
     }
-    assert_int_equal(recv(*fd, hello, 32, 0), 32);
+    assert_int_equal(recv(*fd, hello, HELLO, 0), HELLO);
+    expected[11] = 1;
     memcpy(expected + 16, handle + 16, 16);
     assert_memory_equal(hello, expected, 32);
-    const char welcome[16] = "TPVWELCM\1";
+    const char welcome[16] = "TPVWELCM\2";
     for (int i = 0; i < 16; i++) {
         assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
         assert_null(comm);
@@ -197,15 +307,16 @@ static void sent_messages_are_what_the_format_says(void **state) {
     (void)state;
     enum { MESSAGES = 24 };
     size_t length = 0, got = 0;
-    char *payload = malloc(70000), *expected = malloc(MESSAGES * 70016), *stream = malloc(MESSAGES * 70016);
+    char *payload = malloc(70000), *expected = malloc(MESSAGES * (70000 + FRAME)),
+         *stream = malloc(MESSAGES * (70000 + FRAME));
     int fd, left = MESSAGES;
     void *comm = connect_by_hand(&fd), *requests[MESSAGES];
     net_fill(payload, 70000, 9);
     for (int i = 0; i < MESSAGES; i++) {
         size_t size = i % 4 == 3 ? 70000 - (size_t)i : (size_t)i % 3 * 700;
-        put_header(expected + length, 7, size);
-        memcpy(expected + length + 16, payload, size);
-        length += 16 + size;
+        put_frame(expected + length, 7, (uint32_t)i, (uint32_t)size);
+        memcpy(expected + length + FRAME, payload, size);
+        length += FRAME + size;
         assert_int_equal(net_isend(&net, comm, payload, size, &requests[i]), ncclSuccess);
     }
     uint32_t random = 1;
@@ -253,7 +364,7 @@ static void *post_group(void *comm, int count, char *in, int *tags) {
 
 static void receives_are_told_when_their_tags_differ(void **state) {
     (void)state;
-    char in[8], told[64], expected[32], header[16], byte;
+    char in[8], told[64], expected[32], frame[FRAME], byte;
     int fd, done, same[] = {7, 7}, different[] = {8, 7, 8}, one[] = {9};
     void *comm = accept_by_hand(&fd);
     net_log_clear();
@@ -273,8 +384,8 @@ static void receives_are_told_when_their_tags_differ(void **state) {
     assert_memory_equal(told, expected, 16);
     /* One tag may come early, a second one cannot. */
     for (int tag = 20; tag < 22; tag++) {
-        put_header(header, tag, 0);
-        assert_int_equal(send(fd, header, 16, 0), 16);
+        put_frame(frame, tag, (uint32_t)tag - 20, 0);
+        assert_int_equal(send(fd, frame, FRAME, 0), FRAME);
     }
     assert_int_equal(net_wait(&net, group, 10, NULL), ncclRemoteError);
     assert_int_equal(net_log_count("a message of 0 bytes with tag 21 that was not asked for"), 1);
@@ -285,15 +396,15 @@ static void receives_are_told_when_their_tags_differ(void **state) {
 
 static void early_messages_have_a_limit(void **state) {
     (void)state;
-    char in[8], header[16];
+    char in[8], frame[FRAME];
     int fd, tags[] = {7};
     void *comm = accept_by_hand(&fd), *request = post_group(comm, 1, in, tags);
     net_log_clear();
-    put_header(header, 20, 1);
-    assert_int_equal(send(fd, header, 16, 0), 16);
+    put_frame(frame, 20, 0, 1);
+    assert_int_equal(send(fd, frame, FRAME, 0), FRAME);
     assert_int_equal(send(fd, "x", 1, 0), 1);
-    put_header(header, 20, UINT64_C(1) << 30);
-    assert_int_equal(send(fd, header, 16, 0), 16);
+    put_frame(frame, 20, 1, UINT32_C(1) << 30);
+    assert_int_equal(send(fd, frame, FRAME, 0), FRAME);
     assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
     assert_int_equal(net_log_count("that was not asked for"), 1);
     net.closeRecv(comm);
@@ -308,7 +419,7 @@ static void *isend_once(void *comm, int tag, ncclResult_t expected) {
 
 static void notices_let_other_tags_go(void **state) {
     (void)state;
-    char notices[32], stream[3 * 17], expected[3 * 17];
+    char notices[32], stream[3 * (FRAME + 1)], expected[3 * (FRAME + 1)];
     int fd;
     void *comm = connect_by_hand(&fd), *first = isend_once(comm, 7, ncclSuccess);
     assert_non_null(first);
@@ -328,8 +439,8 @@ static void notices_let_other_tags_go(void **state) {
     assert_null(isend_once(comm, 3, ncclSuccess));
     static const int tags[] = {7, 7, -8};
     for (int i = 0; i < 3; i++) {
-        put_header(expected + i * 17, tags[i], 1);
-        expected[i * 17 + 16] = 'x';
+        put_frame(expected + i * (FRAME + 1), tags[i], (uint32_t)i, 1);
+        expected[i * (FRAME + 1) + FRAME] = 'x';
     }
     assert_int_equal(net_wait(&net, first, 10, NULL), ncclSuccess);
     assert_int_equal(net_wait(&net, second, 10, NULL), ncclSuccess);
@@ -374,11 +485,15 @@ int main(void) {
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     setenv("NCCL_SOCKET_SNDBUF", "1", 1);
+    setenv("NCCL_SOCKET_NTHREADS", "0", 1);
+    setenv("NCCL_NSOCKS_PERTHREAD", "1", 1);
     if (net_plugin_open(&net, net_plugin_path(NULL), 11) != ncclSuccess) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stream_that_comes_byte_by_byte),
         cmocka_unit_test(a_stream_that_is_cut_anywhere),
         cmocka_unit_test(a_damaged_stream_is_the_peers_fault),
+        cmocka_unit_test(pieces_come_on_any_connection),
+        cmocka_unit_test(a_fault_on_one_of_several_connections_is_found),
         cmocka_unit_test(sent_messages_are_what_the_format_says),
         cmocka_unit_test(receives_are_told_when_their_tags_differ),
         cmocka_unit_test(early_messages_have_a_limit),
