@@ -332,6 +332,9 @@ static void a_forked_child_leaves_its_parent_alone(void **state) {
 }
 
 int main(void) {
+#ifdef __SANITIZE_THREAD__
+    setenv("NCCL_SOCKET_NTHREADS", "0", 1); /* it knows no threads of a child whose parent has some, too */
+#endif
     setenv("TPVIEW_NET_LOCAL", "0", 1); /* TCP */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interfaces_are_chosen_as_nccl_does),
