@@ -14,9 +14,9 @@
 #define MESSAGES_MAX 1000000
 #define LARGEST (INT64_C(1) << 30)
 /* Messages of one measurement, where -n is not given. */
-#define VOLUME (INT64_C(256) << 20)
+#define VOLUME (INT64_C(1) << 30)
 #define FEWEST 16
-#define MOST 20000
+#define MOST 80000
 
 static const char help[] =
     "Usage: tpview_net_perf [OPTION...]\n"
@@ -29,7 +29,7 @@ static const char help[] =
     "\n"
     "  -b BYTES  smallest message (default 8K)       -e BYTES  largest message (default 4M)\n"
     "  -f FACTOR from one size to the next (default 2)\n"
-    "  -n N      messages on each comm (default: as many as have 256M, from 16 to 20000)\n"
+    "  -n N      messages on each comm (default: as many as have 1G, from 16 to 80000)\n"
     "  -w N      messages before (default: twice as many as are in flight)\n"
     "  -c 0|1    check the bytes in a round that is not timed (default 1)\n"
     "  --rounds N         measurements of each, by turns (default 5)\n"
