@@ -114,6 +114,10 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
+# The only test that looks inside the plugin.
+$(B)/obj/tests/unit/test_net_tuner.o: COMMON += -Iplugin
+$(B)/tests/unit/test_net_tuner: $(B)/obj/plugin/tcp/tuner.o
+
 # The life-cycle table with a switch of processes before every access to shared memory.
 MODEL_OBJ := $(patsubst src/lifecycle/%.c,$(B)/obj/model/%.o,$(wildcard src/lifecycle/*.c))
 $(B)/obj/model/%.o: src/lifecycle/%.c

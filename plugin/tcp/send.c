@@ -199,6 +199,12 @@ static void retire(batch_t *batch, size_t written) {
     }
 }
 
+/* There is nothing to follow on a lane after all: another one took it. */
+static void release(const tpv_tcp_lane_t *lane, batch_t *batch) {
+    if (batch->held_back) tpv_tcp_socket_push(lane->fd);
+    batch->held_back = false;
+}
+
 /* One system call on a lane, by whoever moves it. */
 static outcome_t send_some(tpv_tcp_lane_t *lane) {
     sender_t *comm = (sender_t *)lane->comm;
@@ -209,8 +215,7 @@ static outcome_t send_some(tpv_tcp_lane_t *lane) {
         fill(comm, lane, batch);
         pthread_mutex_unlock(&comm->base.lock);
         if (batch->count == 0) {
-            if (batch->held_back) tpv_tcp_socket_push(lane->fd); /* another lane took what was to follow */
-            batch->held_back = false;
+            release(lane, batch);
             return IDLE;
         }
     }
@@ -372,7 +377,16 @@ static ncclResult_t send_isend(tpv_comm_t *base, void *data, size_t size, int ta
 }
 
 /* A request has ended. */
-static void tune(sender_t *comm, const send_t *request) {
+static void account(sender_t *comm, const send_t *request) {
+    comm->next_check = 0;
+    comm->outstanding--;
+    comm->base.messages++;
+    comm->base.bytes += request->size;
+    comm->free_slots[request->slot / 64] |= UINT64_C(1) << request->slot % 64;
+    /* Perhaps nobody calls for a while. */
+    for (unsigned i = 0; comm->outstanding == 0 && i < comm->base.lane_count; i++)
+        if (!comm->base.lanes[i].seat) release(&comm->base.lanes[i], &comm->batches[i]);
+    if (!comm->can_be_helped) return;
     int64_t now = tpv_clock_ns();
     uint64_t written = atomic_load_explicit(&comm->written, memory_order_relaxed);
     if (comm->tuned && request->size >= HELP_MESSAGE_BYTES)
@@ -394,12 +408,7 @@ static ncclResult_t send_test(tpv_request_t *base, int *done, int *sizes) {
     }
     *done = 1;
     if (sizes) *sizes = (int)request->size;
-    comm->next_check = 0;
-    comm->outstanding--;
-    if (comm->can_be_helped) tune(comm, request);
-    comm->base.messages++;
-    comm->base.bytes += request->size;
-    comm->free_slots[request->slot / 64] |= UINT64_C(1) << request->slot % 64;
+    account(comm, request);
     return ncclSuccess;
 }
 
