@@ -50,7 +50,10 @@ void tpv_tcp_gathering_free(tpv_tcp_gathering_t *gathering) {
 const char *tpv_tcp_gathering_given_up(const tpv_tcp_gathering_t *gathering, int64_t now) {
     char byte;
     ssize_t got = recv(gathering->fds[0], &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return "its peer went away";
-    bool late = now - gathering->since > tpv_net_param_int(TPV_NET_PARAM_CONNECT_TIMEOUT) * TPV_NS_PER_SECOND;
-    return late ? "not all of its connections came in time (TPVIEW_NET_CONNECT_TIMEOUT)" : NULL;
+    if (got < 0 && errno != EAGAIN && errno != EINTR) return "its peer went away";
+    int64_t waited = (now - gathering->since) / TPV_NS_PER_SECOND;
+    /* A peer may have sent everything and closed; its other connections are then on their way. */
+    if (got == 0 && waited >= tpv_net_param_int(TPV_NET_PARAM_HANDSHAKE_TIMEOUT)) return "its peer went away";
+    if (waited < tpv_net_param_int(TPV_NET_PARAM_CONNECT_TIMEOUT)) return NULL;
+    return "not all of its connections came in time (TPVIEW_NET_CONNECT_TIMEOUT)";
 }

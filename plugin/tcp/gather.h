@@ -31,7 +31,7 @@ void tpv_tcp_gathering_take(tpv_tcp_gathering_t **list, const tpv_tcp_gathering_
 /* Close everything of one that was taken out, or never complete. */
 void tpv_tcp_gathering_free(tpv_tcp_gathering_t *gathering);
 
-/* Why this one will never be complete, as by now; NULL: it may. */
+/* Why this one will never be complete, given that every connection that has come by now was looked at; NULL: it may. */
 const char *tpv_tcp_gathering_given_up(const tpv_tcp_gathering_t *gathering, int64_t now);
 
 #endif

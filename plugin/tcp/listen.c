@@ -260,7 +260,8 @@ ncclResult_t tpv_tcp_accept(tpv_listener_t *base, tpv_comm_t **comm) {
         ncclResult_t result = gather_strangers(listener, listener->fds[i], now);
         if (result != ncclSuccess) return result;
     }
-    give_up_gatherings(listener, now);
+    /* Then there may be more in the kernel, perhaps what a gathering waits for. */
+    bool crowded = listener->pending_count == PENDING_MAX;
     for (int i = 0; i < listener->pending_count;) {
         bool dropped = false;
         if (hear(listener, i, now, &dropped)) {
@@ -271,6 +272,7 @@ ncclResult_t tpv_tcp_accept(tpv_listener_t *base, tpv_comm_t **comm) {
             i++;
         }
     }
+    if (!crowded) give_up_gatherings(listener, now);
     return ncclSuccess;
 }
 

@@ -421,10 +421,15 @@ static ncclResult_t no_irecv(tpv_comm_t *comm, int count, void **data, const siz
 
 static void sender_close(tpv_comm_t *base) {
     sender_t *comm = (sender_t *)base;
+    int *fd = &comm->base.lanes[0].fd;
     tpv_tcp_comm_calm(&comm->base);
-    if (comm->credits.noticed && !tpv_tcp_failed(&comm->base) && base->fork_generation == tpv_fork_generation() &&
-        tpv_tcp_linger(comm->base.lanes[0].fd))
-        comm->base.lanes[0].fd = -1;
+    bool ours = !tpv_tcp_failed(&comm->base) && base->fork_generation == tpv_fork_generation();
+    if (ours && (comm->credits.noticed || comm->base.lane_count > 1)) {
+        /* Should a notice reset the connection after all, its end has come before that, and the receiver still takes
+         * what is on other lanes. */
+        (void)shutdown(*fd, SHUT_WR);
+        if (tpv_tcp_linger(*fd)) *fd = -1;
+    }
     tpv_tcp_comm_end(&comm->base);
 }
 

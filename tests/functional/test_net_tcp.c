@@ -283,6 +283,42 @@ static void a_listener_accepts_several_comms_of_one_peer(void **state) {
     assert_int_equal(net_open_descriptors(), descriptors);
 }
 
+/* With several connections, the sender has its comm before the listener has looked at all of them. */
+static void accept_after_close(size_t size, ncclResult_t expected) {
+    char handle[NCCL_NET_HANDLE_MAXSIZE], out[100], in[100] = {0};
+    void *listener = NULL, *send = NULL, *receive = NULL, *request = NULL;
+    int64_t deadline = tpv_deadline_in(20);
+    net_fill(out, sizeof out, 1);
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    for (;;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_connect(&net, 0, handle, &send), ncclSuccess);
+        if (send) break;
+        if (!receive) assert_int_equal(net.accept(listener, &receive, NULL), ncclSuccess);
+    }
+    if (size) {
+        assert_int_equal(net_isend(&net, send, out, size, &request), ncclSuccess);
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+    }
+    net.closeSend(send);
+    while (!receive) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net.accept(listener, &receive, NULL), ncclSuccess);
+    }
+    assert_int_equal(net_irecv(&net, receive, in, sizeof in, &request), ncclSuccess);
+    assert_int_equal(net_wait(&net, request, 10, NULL), expected);
+    assert_memory_equal(in, out, size);
+    net.closeRecv(receive);
+    net.closeListen(listener);
+}
+
+static void a_sender_may_be_gone_before_its_comm_is_accepted(void **state) {
+    (void)state;
+    if (!net_is_tcp()) return;
+    accept_after_close(100, ncclSuccess);
+    accept_after_close(0, ncclRemoteError);
+}
+
 static void closing_with_requests_outstanding(void **state) {
     (void)state;
     int descriptors = net_open_descriptors();
@@ -435,6 +471,7 @@ int main(int argc, char **argv) {
         WITH_PAIR(stale_request_values_do_not_matter),
         WITH_PAIR(wrong_direction_and_too_long_are_refused),
         cmocka_unit_test(a_listener_accepts_several_comms_of_one_peer),
+        cmocka_unit_test(a_sender_may_be_gone_before_its_comm_is_accepted),
         cmocka_unit_test(closing_with_requests_outstanding),
         WITH_PAIR(a_closed_peer_is_remote_and_logged_once),
         WITH_PAIR(a_closed_receiver_is_remote_for_the_sender),
