@@ -28,7 +28,7 @@ static unsigned vendor(const tpv_tcp_device_t *device) {
     return id;
 }
 
-/* As many cores as the link can keep busy, of those that are there. One of them is the comm owner's. */
+/* One less than the cores that the link can keep busy, as the comm's owner is one of them; not more than there are. */
 static unsigned useful_helpers(const tpv_tcp_device_t *device) {
     cpu_set_t cpus;
     int cores = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;

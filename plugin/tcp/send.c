@@ -30,12 +30,12 @@
 #define BATCH_BYTES ((size_t)4 << 20)
 #define SHARE_BYTES_MIN ((size_t)64 << 10)
 #define SHARE_BYTES_MAX ((size_t)1 << 20)
-#define PAGE_BYTES 4096 /* pieces begin where copying is cheap */
+#define PAGE_BYTES 4096 /* a message is cut between pages */
 /* Of shorter messages the owner sends several with one call, which is faster than to share them out. */
 #define HELP_MESSAGE_BYTES ((size_t)128 << 10)
 /* What a helper sends at a time before it looks after other connections. */
 #define HELP_BATCHES 16
-/* A helper waits for more to do for so long before it sleeps: waking it costs about a third of that. */
+/* A helper waits for more to do for so long before it sleeps: to wake it costs its caller, too. */
 #define HELP_WAIT_NS (50 * TPV_NS_PER_US)
 /* A full socket is left alone for so long: taking room up as soon as there is any means many tiny writes. */
 #define FULL_GAP_NS (2 * TPV_NS_PER_US)
