@@ -419,16 +419,23 @@ static ncclResult_t no_irecv(tpv_comm_t *comm, int count, void **data, const siz
     return ncclInvalidUsage;
 }
 
+/* Whether the receiver sends notices, as far as can be known. */
+static bool is_noticed(const sender_t *comm) {
+    char byte;
+    return comm->credits.noticed || recv(comm->base.lanes[0].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void sender_close(tpv_comm_t *base) {
     sender_t *comm = (sender_t *)base;
     int *fd = &comm->base.lanes[0].fd;
     tpv_tcp_comm_calm(&comm->base);
-    bool ours = !tpv_tcp_failed(&comm->base) && base->fork_generation == tpv_fork_generation();
-    if (ours && (comm->credits.noticed || comm->base.lane_count > 1)) {
-        /* Should a notice reset the connection after all, its end has come before that, and the receiver still takes
-         * what is on other lanes. */
-        (void)shutdown(*fd, SHUT_WR);
-        if (tpv_tcp_linger(*fd)) *fd = -1;
+    if (!tpv_tcp_failed(&comm->base) && base->fork_generation == tpv_fork_generation()) {
+        /* Should a late notice reset the connection after all, its end has come before that, and the receiver still
+         * takes what is on other lanes. */
+        if (is_noticed(comm) && tpv_tcp_linger(*fd))
+            *fd = -1;
+        else
+            (void)shutdown(*fd, SHUT_WR);
     }
     tpv_tcp_comm_end(&comm->base);
 }
