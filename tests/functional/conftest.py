@@ -21,6 +21,7 @@ from checkpoints.tensors import tensors_of  # noqa: E402
 from checkpoints.writer import write_checkpoint  # noqa: E402
 from models import write_tiny  # noqa: E402
 from outcomes import wait_for  # noqa: E402
+from rank import Control, Rank  # noqa: E402
 
 LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
 
@@ -173,3 +174,43 @@ def in_mid_fetch(start_tpview, leases):
         return process
 
     return start
+
+
+@pytest.fixture
+def start_toy_service(start_service, build):
+    """As start_service, over the test plugin "Toy", for ranks under the test's hand."""
+    plugin = build / "tests" / "libtoynet.so"
+    return lambda *arguments, **more: start_service(*arguments, "--net", plugin, **more)
+
+
+@pytest.fixture
+def control() -> Iterator[Callable[..., Control]]:
+    """control(service): a connection to its control API."""
+    made: list[Control] = []
+
+    def connect(service: Running | str) -> Control:
+        made.append(Control(service if isinstance(service, str) else service.source))
+        return made[-1]
+
+    yield connect
+    for connection in made:
+        connection.close()
+
+
+@pytest.fixture
+def start_rank(tpview, control) -> Iterator[Callable[..., Rank]]:
+    """start_rank(service, artifact, tp_size, tp_rank, …): rank.Rank that has asked for its view; keyword `on`: over that
+    connection, else one of its own. The service is one of start_toy_service."""
+    made: list[Rank] = []
+
+    def start(service: Running, artifact="qwen3", tp_size=1, tp_rank=0, *, on: Control | None = None, **more) -> Rank:
+        planned = tpview("plan", "--source", service.source, "--artifact", artifact, "--tp-size", tp_size, "--tp-rank",
+                         tp_rank, "--json")
+        assert planned.returncode == 0, planned.stderr
+        listed = (on or control(service)).call("GET", f"/v1/artifacts/{artifact}/manifest")[1]
+        made.append(Rank(on or control(service), listed["artifact_id"], json.loads(planned.stdout)["view"], **more))
+        return made[-1]
+
+    yield start
+    for rank in made:
+        rank.close()

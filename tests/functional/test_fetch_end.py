@@ -1,0 +1,184 @@
+"""When a fetch ends at the source, and what must not end it: seen by a rank that reads, stops, stays and leaves as the test
+wants."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from models import write_tiny
+from outcomes import wait_for, within
+from rank import Rank
+
+SLACK_S = 5  # what a loaded machine may take beyond a deadline
+TTL_S = 1.5  # --lease-ttl of the services here
+
+
+@pytest.fixture
+def serve(tiny, start_toy_service):
+    return lambda *options: start_toy_service(f"qwen3@1={tiny('qwen3')}", "--lease-ttl", TTL_S, *options)
+
+
+@pytest.fixture
+def held(leases):
+    """held(): the ids of the leases there are."""
+    return lambda: {lease["lease_id"] for lease in leases()}
+
+
+def received(rank) -> None:
+    """Everything is with the rank and the source has said so; nothing is acknowledged."""
+    list(rank.chunks())
+    status, answer = rank.outcome()
+    assert status == 200 and answer["bytes"] == rank.bytes, answer
+
+
+def failed(rank, status: str, *words: str) -> None:
+    _, answer = rank.outcome()
+    assert answer["error"]["status"] == status, answer
+    for word in words:
+        assert word in answer["error"]["message"], answer
+
+
+# ---- after the last byte ---------------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_held_until_its_own_connection_acknowledges_it(serve, start_rank, control, held):
+    service = serve()
+    one, other = start_rank(service, deadline_s=50), start_rank(service, tp_size=2, deadline_s=50)
+    for rank in (one, other):
+        received(rank)
+    assert held() == {one.fetch_id, other.fetch_id}
+    for connection in (other.control, control(service)):
+        assert connection.call("DELETE", f"/v1/leases/{one.fetch_id}") == (200, {"ended": False})
+    assert held() == {one.fetch_id, other.fetch_id}
+    assert one.acknowledge() == {"ended": True}
+    wait_for(lambda: held() == {other.fetch_id}, SLACK_S, "the end of the acknowledged lease")
+    assert one.acknowledge() == {"ended": False}
+    assert other.acknowledge() == {"ended": True}
+    wait_for(lambda: not held(), SLACK_S, "the end of the other lease")
+
+
+def test_the_next_fetch_of_a_connection_ends_the_one_before(serve, start_rank, held):
+    service = serve()
+    first = start_rank(service, deadline_s=50)
+    received(first)
+    assert held() == {first.fetch_id}
+    second = start_rank(service, tp_size=2, deadline_s=50, on=first.control)
+    wait_for(lambda: held() == {second.fetch_id}, SLACK_S, "the end of the first lease")
+    received(second)
+    assert second.acknowledge() == {"ended": True}
+
+
+def test_a_connection_that_closes_ends_its_lease(serve, start_rank, held):
+    rank = start_rank(serve(), deadline_s=50)
+    received(rank)
+    assert held()
+    rank.control.close()
+    wait_for(lambda: not held(), SLACK_S, "the end of the lease")
+
+
+@pytest.mark.parametrize("deadline_s", [3, None], ids=["deadline", "lease ttl"])
+def test_a_lease_that_nobody_acknowledges_ends(serve, start_rank, held, deadline_s):
+    rank = start_rank(serve(), deadline_s=deadline_s)
+    received(rank)
+    assert held() == {rank.fetch_id}
+    wait_for(lambda: not held(), (deadline_s or TTL_S) + SLACK_S, "the end of the lease")
+
+
+# ---- in mid-fetch ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rank_without_a_deadline_that_stops_reading(serve, start_rank, held):
+    rank = start_rank(serve())
+    next(rank.chunks())
+    with within(TTL_S + SLACK_S):
+        failed(rank, "stale", "no byte moved", "1.5 s")
+        wait_for(lambda: not held(), SLACK_S, "the end of the lease")
+
+
+def test_a_rank_without_a_deadline_that_reads_slowly(serve, start_rank):
+    """Twice the time without movement, in pieces: bytes that move keep the lease."""
+    rank = start_rank(serve(), chunk=1 << 18)
+    for index, _ in enumerate(rank.chunks()):
+        if index < 10:
+            time.sleep(2 * TTL_S / 10)  # the slowness itself
+    assert index >= 10
+    status, answer = rank.outcome()
+    assert status == 200, answer
+
+
+def test_a_rank_that_passes_its_deadline(serve, start_rank, held):
+    rank = start_rank(serve(), deadline_s=1)
+    next(rank.chunks())
+    with within(1 + SLACK_S):
+        failed(rank, "deadline")
+        wait_for(lambda: not held(), SLACK_S, "the end of the lease")
+
+
+def test_a_rank_whose_control_connection_goes(serve, start_rank, control, held):
+    """Its comms are open still, and nobody reads them: only the lost connection tells that it is gone."""
+    service = serve()
+    rank = start_rank(service, deadline_s=50)
+    next(rank.chunks())
+    assert held() == {rank.fetch_id}
+    rank.control.close()
+    wait_for(lambda: not held(), SLACK_S, "the end of the lease")
+    assert control(service).metric('fetches_finished_total{status="peer"}') == 1
+
+
+def test_files_that_are_written_to_while_they_are_sent(start_toy_service, start_rank, held, tmp_path):
+    """What was sent before and after does not belong together, whatever the digests of the chunks say."""
+    folder = write_tiny("qwen3", tmp_path / "checkpoint", shard_bytes=1 << 30)
+    rank = start_rank(start_toy_service(f"qwen3@1={folder}"), deadline_s=30)
+    chunks = rank.chunks()
+    next(chunks)
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    assert len(list(chunks)) > 1
+    failed(rank, "format", "model.safetensors")
+    wait_for(lambda: not held(), SLACK_S, "the end of the lease")
+
+
+# ---- how many, and how long ----------------------------------------------------------------------------------------------
+
+
+def test_as_many_fetches_as_are_allowed(serve, start_rank, held):
+    service = serve("--max-fetches", 2)
+    ranks = [start_rank(service, deadline_s=50) for _ in range(2)]
+    for rank in ranks:
+        rank.accept()
+    failed(start_rank(service, deadline_s=50), "refused", "2 fetches")
+    ranks[0].close()
+    wait_for(lambda: held() == {ranks[1].fetch_id}, SLACK_S, "the end of a fetch")
+    third = start_rank(service, deadline_s=50)
+    received(third)
+
+
+def test_a_service_that_ends_lets_fetches_finish(serve, start_rank, control, held):
+    service = serve("--drain", 40)
+    rank, late = start_rank(service, deadline_s=50), control(service)
+    assert late.call("GET", "/healthz")[0] == 200  # accepted before the end begins
+    chunks = rank.chunks()
+    next(chunks)
+    service.process.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not Path(service.unix.removeprefix("unix:")).exists(), SLACK_S, "the beginning of the end")
+    refused = Rank(late, rank.artifact_id, rank.view)
+    failed(refused, "refused", "shutting down")
+    refused.close()
+    list(chunks)
+    assert rank.outcome()[0] == 200
+    assert rank.acknowledge() == {"ended": True}
+    assert service.process.process.wait(timeout=10) == 0
+    assert not held()
+
+
+def test_a_service_that_ends_refuses_what_does_not_finish(serve, start_rank, held):
+    service = serve("--drain", 0.3)
+    rank = start_rank(service, deadline_s=50)
+    next(rank.chunks())
+    service.process.process.send_signal(signal.SIGTERM)
+    failed(rank, "refused", "shutting down")
+    assert service.process.process.wait(timeout=10) == 0
+    assert not held()
