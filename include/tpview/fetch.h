@@ -80,9 +80,9 @@ typedef struct tpv_fetch_result {
 /*
  * Fetch `view` of `artifact` (an index that tpv_source_artifact gave, or an open artifact with the same artifact_id)
  * into `destination`, which has room for the dense form. The memory must stay valid during the call only. On success
- * the lease has been ended. Errors: TPV_ERR_DIGEST for bytes that differ from what the source sent, TPV_ERR_PEER for a
- * source or comm that died, TPV_ERR_DEADLINE, TPV_ERR_NET, TPV_ERR_REFUSED, TPV_ERR_NOT_FOUND, TPV_ERR_CANCELLED, and
- * what the source reports of its side.
+ * the source has been told to end the lease, and does so at once. Errors: TPV_ERR_DIGEST for bytes that differ from
+ * what the source sent, TPV_ERR_PEER for a source or comm that died, TPV_ERR_DEADLINE, TPV_ERR_NET, TPV_ERR_REFUSED,
+ * TPV_ERR_NOT_FOUND, TPV_ERR_CANCELLED, and what the source reports of its side.
  */
 TPV_API tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                                const tpv_fetch_options_t *options, void *destination, tpv_fetch_result_t *result);

@@ -1,6 +1,7 @@
 """Every fault ends within the caller's deadline with exit code 1 and one line that names it, leaves no output file that
 looks whole, and no lease."""
 
+import json
 import os
 import signal
 import socket
@@ -198,15 +199,26 @@ def test_rank_is_ended(large, tiny, start_service, in_mid_fetch, leases, tpview,
     assert done.returncode == 0, done.stderr
 
 
-def test_service_is_asked_to_end_in_mid_fetch(large, start_service, in_mid_fetch, tmp_path):
-    """SIGTERM: what is in flight is finished or refused, and both sides end."""
-    service = start_service(f"large@1={large}")
-    process = in_mid_fetch(service.source, tmp_path / "view", deadline=30)
-    assert service.process.stop(timeout=40) == 0
+def test_service_is_asked_to_end_and_lets_a_fetch_finish(large, start_service, in_mid_fetch, check_view, tmp_path):
+    service = start_service(f"large@1={large}", "--drain", LIMIT_S)
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
+    service.process.process.send_signal(signal.SIGTERM)
     done = finished(process)
-    if done.returncode:
-        failed(done)
-        assert nothing_left(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert service.process.process.wait(timeout=10) == 0
+    assert check_view(large, 1, 0, tmp_path / "view").returncode == 0
+
+
+def test_service_is_asked_to_end_and_refuses_what_is_left(large, start_service, in_mid_fetch, leases, tmp_path):
+    """The rank stands still, so its fetch cannot finish in time; it hears why when it goes on."""
+    service = start_service(f"large@1={large}", "--drain", 0.2)
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
+    process.send_signal(signal.SIGSTOP)
+    assert service.process.stop(timeout=20) == 0
+    assert leases() == []
+    process.send_signal(signal.SIGCONT)
+    failed(finished(process), "shutting down")
+    assert nothing_left(tmp_path)
 
 
 def test_shard_is_truncated_while_served(start_service, tpview, tmp_path):
@@ -251,11 +263,21 @@ def test_folder_that_is_not_there(tiny, start_service, tpview, tmp_path):
 # ---- how a service ends ----------------------------------------------------------------------------------------------
 
 
-def test_end_of_an_idle_service(tiny, start_service, sockets, environ):
-    """SIGTERM: exit code 0, and neither its socket nor a lease is left."""
+def test_end_of_an_idle_service(tiny, start_service, tpview, sockets, tmp_path):
+    """SIGTERM: exit code 0, and neither its socket nor a lease nor a cached export is left in the table."""
+
+    def table():
+        table = json.loads(tpview("doctor", "--json").stdout)["table"]
+        return {kind: {state: count for state, count in table[kind].items() if state != "free" and count}
+                for kind in ("exports", "leases")} | {"processes": table["processes"]}
+
     service = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", sockets / "x.sock")
+    assert tpview(*fetch_command(service.source, tmp_path / "view")).returncode == 0
+    wait_for(lambda: not table()["leases"], 10, "the end of the lease")
+    assert table()["exports"] == {"ready": 1}
     assert service.process.stop(timeout=10) == 0
     assert not (sockets / "x.sock").exists()
+    assert table() == {"exports": {}, "leases": {}, "processes": []}
 
 
 def test_socket_of_a_dead_service_is_taken_over(tiny, start_service, tpview, sockets):

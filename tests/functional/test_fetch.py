@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import LIMIT_S
 from models import TINY, TINY_MOE
+from outcomes import wait_for
 from safetensors import safe_open
 
 FIELDS = {"artifact", "artifact_id", "view_id", "tp_rank", "tp_size", "tensors", "needed_bytes", "wire_bytes", "chunks",
@@ -119,11 +120,16 @@ def test_artifact_id_depends_on_values_and_not_on_files(start_service, fetch, tm
     assert ids["one"] == ids["split"] != ids["other"]
 
 
-def test_leases_end_with_the_fetch(tiny, start_service, fetch, leases, tmp_path):
-    service = start_service(f"qwen3@1={tiny('qwen3')}")
+def test_leases_end_with_the_fetch(large, start_service, in_mid_fetch, leases, tmp_path):
+    """Held from before the first byte, and given back by the time that nobody needs it."""
+    service = start_service(f"large@1={large}")
     assert leases() == []
-    fetch(service.source, "qwen3", 4, 3, tmp_path / "view.safetensors")
-    assert leases() == []
+    process = in_mid_fetch(service.source, tmp_path / "view.safetensors", deadline=LIMIT_S)
+    (lease,) = leases()
+    assert (lease["artifact"], lease["state"], lease["tp_rank"], lease["tp_size"]) == ("large@1", "attached", 0, 1)
+    output, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    wait_for(lambda: leases() == [], 10, "the end of the lease")
 
 
 def test_ls_names_what_is_served(tiny, start_service, tpview):

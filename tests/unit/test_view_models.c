@@ -301,6 +301,22 @@ static void mixtral_experts(void **state) {
     tpv_view_t *view = test_plan(artifact, 2, 1, true);
     shape_is(view, "model.layers.0.block_sparse_moe.experts.1.w13.weight", 1536, 512);
     shape_is(view, "model.layers.0.block_sparse_moe.experts.1.w2.weight", 512, 768);
+    /* The second half of the rows of w1 (gate), then that of w3 (up); of w2 the second half of the columns. */
+    assert_non_null(
+        strstr(tpv_view_json(view),
+               "{\"dtype\":\"BF16\",\"name\":\"model.layers.0.block_sparse_moe.experts.1.w13.weight\",\"pieces\":["
+               "{\"offset\":393216,\"sizes\":[393216],\"strides\":[1],\"tensor\":\"model.layers.0.block_sparse_moe."
+               "experts.1.w1."
+               "weight\",\"to\":{\"offset\":0,\"strides\":[1]}},"
+               "{\"offset\":393216,\"sizes\":[393216],\"strides\":[1],\"tensor\":\"model.layers.0.block_sparse_moe."
+               "experts.1.w3."
+               "weight\",\"to\":{\"offset\":393216,\"strides\":[1]}}],\"shape\":[1536,512]}"));
+    assert_non_null(
+        strstr(tpv_view_json(view),
+               "{\"dtype\":\"BF16\",\"name\":\"model.layers.0.block_sparse_moe.experts.1.w2.weight\",\"pieces\":["
+               "{\"offset\":768,\"sizes\":[512,768],\"strides\":[1536,1],\"tensor\":\"model.layers.0.block_sparse_moe."
+               "experts.1.w2."
+               "weight\",\"to\":{\"offset\":0,\"strides\":[768,1]}}],\"shape\":[512,768]}"));
     tpv_view_free(view);
     tpv_artifact_close(artifact);
 }

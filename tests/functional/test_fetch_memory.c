@@ -1,0 +1,144 @@
+/* tpv_fetch into a program's own memory, from a service in the same program: which bytes are written, and that the end
+ * is told to the source. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "common/test_files.h"
+#include "common/view_fixture.h"
+#include "service/service.h"
+#include "tpview/tpview.h"
+
+#define GUARD 64
+#define DIRT 0xa5
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        if ((call) != TPV_OK) fail_msg("%s: %s", #call, tpv_error_message());                                          \
+    } while (0)
+
+/* Two matrices and padding, mixed so that chunks of 4 KiB hold some of each; "wide" is cut by columns. */
+static const char spec[] =
+    "{\"format\":\"tpview-view-1\",\"outputs\":["
+    "{\"name\":\"padded\",\"dtype\":\"U8\",\"shape\":[100,100],\"pieces\":["
+    "{\"tensor\":\"tall\",\"sizes\":[90,100]},{\"zero\":true,\"sizes\":[10,100],\"to\":{\"offset\":9000}}]},"
+    "{\"name\":\"part\",\"dtype\":\"U8\",\"shape\":[64,300],\"pieces\":["
+    "{\"zero\":true,\"sizes\":[64,44],\"to\":{\"strides\":[300,1],\"offset\":256}},"
+    "{\"tensor\":\"wide\",\"sizes\":[64,256],\"strides\":[512,1],\"offset\":256,\"to\":{\"strides\":[300,1]}}]}]}";
+
+typedef struct {
+    char file[64], *folder, address[128];
+    tpv_artifact_t *local, *remote;
+    tpv_view_t *view;
+    tpv_service_t *service;
+    tpv_source_t *source;
+} host_t;
+
+static host_t *start(uint64_t budget) {
+    static const test_tensor_t tensors[] = {{"tall", TPV_DTYPE_U8, 2, {90, 100}}, {"wide", TPV_DTYPE_U8, 2, {64, 512}}};
+    host_t *host = calloc(1, sizeof *host);
+    char definition[128];
+    tpv_entry_t *entry = NULL;
+    host->folder = test_folder_make();
+    host->local = test_file(tensors, 2, 5, host->file);
+    snprintf(definition, sizeof definition, "m@1=%s", host->file);
+    snprintf(host->address, sizeof host->address, "unix:%s", test_path(host->folder, "s.sock"));
+    OK(tpv_entry_open(definition, 1, NULL, NULL, &entry));
+    /* Nothing but the acknowledgement may end a lease within the test's time. */
+    tpv_service_options_t options = {.unix_path = host->address + strlen("unix:"),
+                                     .threads = 1,
+                                     .max_fetches = 4,
+                                     .lease_ttl_s = 3600,
+                                     .export_ttl_s = 3600,
+                                     .budget = budget};
+    OK(tpv_service_open(&options, &entry, 1, &host->service));
+    tpv_entry_release(entry);
+    OK(tpv_source_open(host->address, NULL, &host->source));
+    OK(tpv_source_artifact(host->source, "m", 20, &host->remote));
+    OK(tpv_view_from_json(host->remote, spec, strlen(spec), &host->view));
+    return host;
+}
+
+static void end(host_t *host) {
+    tpv_view_free(host->view);
+    tpv_artifact_close(host->remote);
+    tpv_source_close(host->source);
+    tpv_service_close(host->service, 5);
+    tpv_artifact_close(host->local);
+    test_file_remove(host->file);
+    test_folder_remove(host->folder);
+    free(host);
+}
+
+/* Fetch into dirty memory: every byte of the view is right and none beside it was touched. */
+static void fetch_right(host_t *host, const tpv_fetch_options_t *options, bool canonical) {
+    size_t bytes = tpv_view_stats(host->view).bytes;
+    uint8_t *memory = malloc(bytes + 2 * GUARD), *expected = malloc(bytes);
+    tpv_view_t *local = NULL;
+    tpv_fetch_result_t result;
+    memset(memory, DIRT, bytes + 2 * GUARD);
+    OK(tpv_view_from_json(host->local, spec, strlen(spec), &local));
+    OK(tpv_view_gather(local, host->local, 0, bytes, expected));
+    tpv_view_free(local);
+    OK(tpv_fetch(host->source, host->remote, host->view, options, memory + GUARD, &result));
+    assert_memory_equal(memory + GUARD, expected, bytes);
+    for (size_t i = 0; i < GUARD; i++)
+        assert_true(memory[i] == DIRT && memory[GUARD + bytes + i] == DIRT);
+    assert_true(result.canonical == canonical);
+    assert_int_equal(result.needed_bytes, bytes);
+    free(memory);
+    free(expected);
+}
+
+static void dirty_memory_is_written_whole(void **state) {
+    (void)state;
+    host_t *host = start(UINT64_C(64) << 20);
+    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096}, false);
+    end(host);
+}
+
+/* The source cannot hold the view: whole tensors are cut here, and padding is nobody's but ours. */
+static void dirty_memory_is_written_whole_by_whole_tensors(void **state) {
+    (void)state;
+    host_t *host = start(4096);
+    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096}, true);
+    end(host);
+}
+
+static size_t count_leases(void) {
+    tpv_lease_info_t *leases = NULL;
+    size_t count = 0;
+    OK(tpv_leases_read(NULL, &leases, &count));
+    free(leases);
+    return count;
+}
+
+/* Neither a deadline nor a closed connection would end these leases: only the acknowledgement does. */
+static void the_end_is_acknowledged(void **state) {
+    (void)state;
+    for (int whole_tensors = 0; whole_tensors < 2; whole_tensors++) {
+        host_t *host = start(whole_tensors ? 4096 : UINT64_C(64) << 20);
+        fetch_right(host, &(tpv_fetch_options_t){.chunk_bytes = 4096}, whole_tensors);
+        for (int64_t until = tpv_deadline_in(20); count_leases() > 0; usleep(1000))
+            assert_false(tpv_deadline_passed(until));
+        end(host);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dirty_memory_is_written_whole),
+        cmocka_unit_test(dirty_memory_is_written_whole_by_whole_tensors),
+        cmocka_unit_test(the_end_is_acknowledged),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

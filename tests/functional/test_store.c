@@ -1,0 +1,190 @@
+/* The service's export cache by itself: what it must not give out again, and which exports go first. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "common/view_fixture.h"
+#include "service/store.h"
+
+#define CHUNK 4096
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        if ((call) != TPV_OK) fail_msg("%s: %s", #call, tpv_error_message());                                          \
+    } while (0)
+
+/* Two versions of one model, and a store. */
+typedef struct {
+    char path[2][64];
+    tpv_entry_t *entry[2];
+    tpv_table_t *table;
+    tpv_metrics_t metrics;
+    tpv_store_t *store;
+} room_t;
+
+static tpv_entry_t *open_entry(int version, uint64_t seed, char *path) {
+    static const test_tensor_t matrix = {"matrix", TPV_DTYPE_U8, 2, {256, 256}};
+    char definition[128];
+    tpv_entry_t *entry = NULL;
+    tpv_artifact_close(test_file(&matrix, 1, seed, path));
+    snprintf(definition, sizeof definition, "m@%d=%s", version, path);
+    OK(tpv_entry_open(definition, 1, NULL, NULL, &entry));
+    return entry;
+}
+
+static void open_store(room_t *room, uint64_t budget) {
+    tpv_store_options_t options = {
+        .table = room->table, .metrics = &room->metrics, .budget = budget, .ttl_ns = 3600 * TPV_NS_PER_SECOND};
+    memset(&room->metrics, 0, sizeof room->metrics);
+    OK(tpv_store_open(&options, &room->store));
+}
+
+static int setup(void **state) {
+    room_t *room = calloc(1, sizeof *room);
+    for (int i = 0; i < 2; i++)
+        room->entry[i] = open_entry(i + 1, 7 + (uint64_t)i, room->path[i]);
+    OK(tpv_table_open(NULL, TPV_OPEN_CREATE, &room->table));
+    *state = room;
+    return 0;
+}
+
+static int teardown(void **state) {
+    room_t *room = *state;
+    tpv_store_close(room->store);
+    tpv_table_close(room->table);
+    for (int i = 0; i < 2; i++) {
+        tpv_entry_release(room->entry[i]);
+        test_file_remove(room->path[i]);
+    }
+    free(room);
+    return 0;
+}
+
+/* Columns [column, column + 128) of the matrix: no run of it is as long as a chunk, so it has to be gathered. */
+static tpv_view_t *columns(const tpv_entry_t *entry, unsigned column) {
+    char spec[512];
+    tpv_view_t *view = NULL;
+    snprintf(spec, sizeof spec,
+             "{\"format\":\"tpview-view-1\",\"outputs\":[{\"name\":\"part\",\"dtype\":\"U8\",\"shape\":[256,128],"
+             "\"pieces\":[{\"tensor\":\"matrix\",\"sizes\":[256,128],\"strides\":[256,1],\"offset\":%u}]}]}",
+             column);
+    OK(tpv_view_from_json(entry->artifact, spec, strlen(spec), &view));
+    return view;
+}
+
+/* Use an export; whether it was there already. */
+static tpv_stored_t *use(const room_t *room, int version, unsigned column, bool *reused) {
+    tpv_stored_t *stored = NULL;
+    tpv_entry_t *entry = room->entry[version - 1];
+    OK(tpv_store_acquire(room->store, entry, columns(entry, column), CHUNK, tpv_deadline_in(10), &stored, reused));
+    return stored;
+}
+
+/* Use it and let it go; whether it was there already. */
+static bool visit(const room_t *room, int version, unsigned column) {
+    bool reused;
+    tpv_store_release(room->store, use(room, version, column, &reused));
+    return reused;
+}
+
+/* A budget that keeps so many of the exports above, the share for staging aside. */
+static uint64_t budget_for(room_t *room, unsigned exports) {
+    bool reused;
+    open_store(room, UINT64_C(1) << 30);
+    tpv_stored_t *stored = use(room, 1, 0, &reused);
+    uint64_t each = stored->reserved;
+    tpv_store_release(room->store, stored);
+    tpv_store_close(room->store);
+    room->store = NULL;
+    return 2 * (exports * each + each / 2);
+}
+
+static void superseded_goes_before_the_longest_unmoved(void **state) {
+    room_t *room = *state;
+    open_store(room, budget_for(room, 2));
+    assert_false(visit(room, 2, 0)); /* of the new version, and unmoved for longest */
+    assert_false(visit(room, 1, 0));
+    tpv_store_supersede(room->store, room->entry[1]);
+    assert_false(visit(room, 2, 128)); /* no room */
+    assert_true(visit(room, 2, 0));
+    assert_true(visit(room, 2, 128));
+    assert_int_equal(room->metrics.evicted[TPV_EVICTED_SUPERSEDED], 1);
+    assert_int_equal(room->metrics.evicted[TPV_EVICTED_ROOM], 0);
+}
+
+static void the_longest_unmoved_goes(void **state) {
+    room_t *room = *state;
+    open_store(room, budget_for(room, 2));
+    assert_false(visit(room, 1, 0));
+    assert_false(visit(room, 1, 64));
+    assert_false(visit(room, 1, 128));
+    assert_true(visit(room, 1, 64));
+    assert_true(visit(room, 1, 128));
+    assert_int_equal(room->metrics.evicted[TPV_EVICTED_ROOM], 1);
+}
+
+/* Somebody else's lease keeps an export that had to go: it is neither freed nor given out while that lasts. */
+static void withdrawn_is_not_found_again(void **state) {
+    room_t *room = *state;
+    bool reused;
+    open_store(room, budget_for(room, 1));
+    tpv_stored_t *kept = use(room, 1, 0, &reused);
+    tpv_export_t old = kept->export;
+    tpv_lease_request_t request = {.lease_id = "0123456789abcdef0123456789abcdef",
+                                   .ttl_ns = 3600 * TPV_NS_PER_SECOND,
+                                   .remote_host = "",
+                                   .remote_pid = 1,
+                                   .tp_size = 1};
+    tpv_lease_t lease;
+    OK(tpv_lease_begin(room->table, old, &request, &lease));
+    OK(tpv_lease_attach(room->table, lease));
+    tpv_store_release(room->store, kept);
+    assert_false(visit(room, 1, 128)); /* wants its room */
+    assert_true(kept->withdrawn);
+
+    tpv_stored_t *again = use(room, 1, 0, &reused);
+    assert_false(reused);
+    assert_ptr_not_equal(again, kept);
+    request.lease_id = "fedcba9876543210fedcba9876543210";
+    tpv_lease_t second;
+    OK(tpv_lease_begin(room->table, again->export, &request, &second));
+    tpv_lease_end(room->table, second);
+    tpv_store_release(room->store, again);
+
+    tpv_lease_end(room->table, lease);
+    tpv_store_sweep(room->store);
+    assert_int_equal(room->metrics.evicted[TPV_EVICTED_WITHDRAWN], 1);
+}
+
+static void what_is_offered_no_more_goes_with_its_last_reader(void **state) {
+    room_t *room = *state;
+    bool reused;
+    open_store(room, UINT64_C(1) << 30);
+    tpv_stored_t *read = use(room, 1, 0, &reused);
+    assert_false(visit(room, 1, 128));
+    assert_false(visit(room, 2, 0));
+    tpv_store_withdraw(room->store, room->entry[0]);
+    tpv_store_sweep(room->store);
+    assert_int_equal(room->metrics.evicted[TPV_EVICTED_WITHDRAWN], 1);
+    assert_int_equal(read->users, 1);
+    tpv_store_release(room->store, read);
+    assert_int_equal(room->metrics.evicted[TPV_EVICTED_WITHDRAWN], 2);
+    assert_true(visit(room, 2, 0));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(superseded_goes_before_the_longest_unmoved, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_longest_unmoved_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(withdrawn_is_not_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_offered_no_more_goes_with_its_last_reader, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
