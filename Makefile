@@ -1,10 +1,14 @@
 # tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
-#   make            the plugin, the library, the service and the tools
-#   make check      every test;  check-asan, check-tsan: the same under sanitizers;  check-nccl-all: more NCCL releases
+#   make            the plugin, the library, the service and the tools; V=1 shows every command
+#   make check      every test, to the end, with one list of what failed;  PARTS="unit functional ...": some of them
+#   make check-fast the developer's loop: unit tests and one pass of each functional program
+#   make check-asan check-tsan: under sanitizers;  check-nccl-all: more NCCL releases
+#   make check-loaded: twice beside eight busy loops;  check-bare: in a bare Debian 12 root (as root)
 #   make chaos      kill and stop everything at random: ROUNDS=N SEED=S
 #   make soak-net bench demo fuzz lint install clean
 
 B        ?= build
+V        ?= 0
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 SAN      ?=
@@ -25,6 +29,15 @@ COMMON   := $(WARN) $(DEFS) -fPIC -fvisibility=hidden -pthread -MMD -MP
 ifneq ($(SAN),)
 COMMON   += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 LDSAN    := -fsanitize=$(SAN)
+endif
+
+# $(call say,WHAT,FILE): the one line of a step; V=1 shows the commands instead.
+ifeq ($(V),1)
+say :=
+Q   :=
+else
+say = @printf '  %-5s %s\n' '$(1)' '$(2)'
+Q   := @
 endif
 
 PKGS     := libmicrohttpd libcurl jansson libxxhash libcrypto
@@ -57,7 +70,7 @@ FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/common/*.c))
 TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets/*.c))
 
-.PHONY: all check check-unit check-functional check-python check-chaos check-asan check-tsan
+.PHONY: all check check-fast check-loaded check-bare check-unit check-functional check-python check-chaos check-asan check-tsan
 .PHONY: chaos soak-net bench demo fuzz lint install clean tests
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -66,53 +79,64 @@ all: $(PLUGIN) $(LIB) $(LIBA) $(BINS)
 
 # ---- compile ------------------------------------------------------------------------------------
 $(B)/obj/plugin/%.o: plugin/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(COMMON) -Iinclude -Iplugin -c $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(COMMON) -Iinclude -Iplugin -c $< -o $@
 
 $(B)/obj/src/%.o: src/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(COMMON) -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(COMMON) -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
 
 $(B)/obj/tests/%.o: tests/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(COMMON) -Iinclude -Isrc -Itests $(PKG_CFLAGS) -c $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(COMMON) -Iinclude -Isrc -Itests $(PKG_CFLAGS) -c $< -o $@
 
 # ---- link ---------------------------------------------------------------------------------------
 # -z nodelete: NCCL may dlclose the plugin with the last communicator while its threads and TLS live on.
 $(PLUGIN): $(PLUGIN_OBJ) plugin/plugin.map
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -shared -pthread -Wl,-z,nodelete -Wl,-z,defs -Wl,-soname,$(@F) \
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -shared -pthread -Wl,-z,nodelete -Wl,-z,defs -Wl,-soname,$(@F) \
 	  -Wl,--version-script=plugin/plugin.map $(PLUGIN_OBJ) -o $@
 
 $(LIBA): $(LIB_OBJ)
-	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(Q)mkdir -p $(@D)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(LIB): $(LIB_OBJ) src/libtpview.map
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -shared -pthread -Wl,-z,defs -Wl,-soname,$(@F) \
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -shared -pthread -Wl,-z,defs -Wl,-soname,$(@F) \
 	  -Wl,--version-script=src/libtpview.map $(LIB_OBJ) $(PKG_LIBS) -ldl -o $@
 
 $(B)/bin/tpviewd: $(B)/obj/src/tools/tpviewd.o $(TOOL_OBJ) $(SERVICE_OBJ) $(LIBA)
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
 $(B)/bin/tpview: $(CLI_OBJ) $(TOOL_OBJ) $(LIBA)
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
 $(B)/bin/tpview_net_perf: $(NET_PERF_OBJ) $(TOOL_OBJ) $(LIBA)
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
 $(B)/bin/tpview_%: $(B)/obj/src/tools/tpview_%.o $(TOOL_OBJ) $(LIBA)
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
 # ---- tests --------------------------------------------------------------------------------------
 $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
 # The only test that looks inside the plugin.
 $(B)/obj/tests/unit/test_net_tuner.o: COMMON += -Iplugin
@@ -121,59 +145,75 @@ $(B)/tests/unit/test_net_tuner: $(B)/obj/plugin/tcp/tuner.o
 # The life-cycle table with a switch of processes before every access to shared memory.
 MODEL_OBJ := $(patsubst src/lifecycle/%.c,$(B)/obj/model/%.o,$(wildcard src/lifecycle/*.c))
 $(B)/obj/model/%.o: src/lifecycle/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(COMMON) -DTPV_MODEL -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(COMMON) -DTPV_MODEL -Iinclude -Isrc $(PKG_CFLAGS) -c $< -o $@
 
 $(B)/tests/unit/test_lifecycle_model: $(B)/obj/tests/unit/test_lifecycle_model.o $(MODEL_OBJ) $(TEST_LIB_OBJ) $(LIBA)
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
 # Small net plugins that stand in for somebody else's.
 $(B)/tests/lib%.so: tests/nets/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(COMMON) $(LDSAN) -Iinclude -shared $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(COMMON) $(LDSAN) -Iinclude -shared $< -o $@
 
 tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS)
 
-check: check-unit check-functional check-python check-chaos check-nccl
+# One part after the other, also with -j: their closing lines are to be read.
+PARTS ?= unit functional python chaos nccl
+check: tests
+	+$(Q)MAKE='$(MAKE)' V=$(V) scripts/run-parts $(PARTS)
+
+# One pass: not over every transport. Most of the time is spent waiting, so several run at once.
+check-fast: tests
+	+$(Q)TEST_FAST=1 TEST_JOBS=4 MAKE='$(MAKE)' V=$(V) scripts/run-parts unit functional
+
+check-loaded: tests
+	+$(Q)MAKE='$(MAKE)' scripts/check-loaded
+
+check-bare:
+	$(Q)scripts/check-bare
 
 check-unit: tests
-	scripts/run-tests $(B) $(UNIT)
+	$(Q)V=$(V) scripts/run-tests $(B) $(UNIT)
 
 check-functional: tests
-	scripts/run-tests $(B) $(FUNCTIONAL)
+	$(Q)V=$(V) scripts/run-tests $(B) $(FUNCTIONAL)
 
 check-python: tests
-	TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests
+	$(Q)TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests
 
 # Services, ranks and publishers killed and stopped at random. A failed round is named and
 # can be replayed:  make chaos SEED=S ROUND=R
 ROUNDS   ?= 200
 chaos = build/venv/bin/python tests/chaos/chaos.py --build $(B) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND))
 chaos: all
-	$(chaos) --rounds $(if $(ROUND),1,$(ROUNDS))
+	$(Q)$(chaos) --rounds $(if $(ROUND),1,$(ROUNDS))
 
 check-chaos: all
-	$(chaos) --rounds 200
+	$(Q)$(chaos) --rounds 200
 
 check-asan:
-	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check-unit check-functional
+	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 $(MAKE) B=build/asan SAN=address,undefined OPT=-O1 check PARTS='unit functional'
 
 check-tsan:
-	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0 $(MAKE) B=build/tsan SAN=thread OPT=-O1 check-unit check-functional
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0 $(MAKE) B=build/tsan SAN=thread OPT=-O1 check PARTS='unit functional'
 
 # ---- longer jobs --------------------------------------------------------------------------------
 # A survivor of ROUNDS peers that are killed in the middle of a transfer, over TCP and over the same-host transport; no
 # new round after SOAK_SECONDS each.
 soak-net: $(PLUGIN) $(B)/tests/functional/test_net_kill
-	for local in 0 1; do TPVIEW_NET_LOCAL=$$local TEST_ROUNDS=$(ROUNDS) TEST_SECONDS=$(SOAK_SECONDS) \
+	$(Q)for local in 0 1; do TPVIEW_NET_LOCAL=$$local TEST_ROUNDS=$(ROUNDS) TEST_SECONDS=$(SOAK_SECONDS) \
 	  TEST_TIMEOUT=$$(($(SOAK_SECONDS) + 60)) scripts/run-tests $(B) $(B)/tests/functional/test_net_kill || exit 1; done
 
 demo: all
-	scripts/demo
+	$(Q)scripts/demo
 
 bench: all
-	scripts/bench $(BENCH_DIR)
+	$(Q)scripts/bench $(BENCH_DIR)
 
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz: $(addprefix fuzz-,$(FUZZERS))
@@ -185,7 +225,7 @@ fuzz-%: tests/fuzz/fuzz_%.c
 	  -artifact_prefix=build/fuzz/$*. build/fuzz/$*.corpus $(wildcard tests/fuzz/$*.seeds)
 
 lint:
-	scripts/lint
+	$(Q)scripts/lint
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/tpview

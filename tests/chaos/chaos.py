@@ -46,6 +46,13 @@ def tell_failure(error: Wrong, seed: int, number: int, drawn: plan.Round, folder
             print(f"--- {file.name}\n{text[-3000:]}")
 
 
+def tell_results(failures: list[str], rounds: int) -> None:
+    """For scripts/run-parts."""
+    if "TEST_RESULTS" in os.environ:
+        with open(os.environ["TEST_RESULTS"], "a") as results:
+            results.write("".join(f"failed {text}\n" for text in failures) + f"passed {rounds - len(failures)}\n")
+
+
 def tell_summary(tally: Tally, counters: dict[str, int], seconds: float) -> None:
     rows = [("rounds", f"{tally.rounds} in {seconds:.0f} s, the slowest {tally.slowest_round_s:.1f} s"),
             ("kills", tally.kills), ("stops", tally.stops), ("services restarted", tally.restarts),
@@ -59,19 +66,20 @@ def tell_summary(tally: Tally, counters: dict[str, int], seconds: float) -> None
         print(f"  {name:32} {value}")
 
 
-def run(arguments: argparse.Namespace, host: Host, tally: Tally) -> int:
+def run(arguments: argparse.Namespace, host: Host, tally: Tally) -> list[str]:
     offers = offers_of(arguments.build)
     numbers = range(arguments.rounds) if arguments.round is None else [arguments.round] * arguments.rounds
-    failures = 0
+    failures = []
     for count, number in enumerate(numbers, 1):
         drawn = plan.draw(arguments.seed, number, offers)
         begin = time.monotonic()
         try:
             Play(host, drawn, tally).play()
         except (Wrong, subprocess.TimeoutExpired) as error:
-            failures += 1
+            failures.append(f"round {number}: {str(error).splitlines()[0]} (make chaos SEED={arguments.seed} ROUND={number})")
             tell_failure(error, arguments.seed, number, drawn, host.folder)
             if not arguments.keep_going:
+                tally.rounds += 1
                 break
             host.doctor("--repair")
         tally.rounds += 1
@@ -105,11 +113,12 @@ def main() -> int:
         before = host.doctor()["table"]["counters"]
         failures = run(arguments, host, tally)
         after = host.doctor("--repair")["table"]["counters"]
+        tell_results(failures, tally.rounds)
         tell_summary(tally, {name: after[name] - before[name] for name in after}, time.monotonic() - begin)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         programs.remove_lease_table(namespace)
-    print(f"chaos: {'ok' if failures == 0 else f'{failures} rounds FAILED'}, seed {arguments.seed}")
+    print(f"chaos: {f'{len(failures)} rounds FAILED' if failures else 'ok'}, seed {arguments.seed}")
     return 1 if failures else 0
 
 

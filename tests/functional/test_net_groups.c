@@ -390,21 +390,21 @@ static void a_sender_that_closes_early_loses_nothing(void **state) {
         void *group = post_group(2, data, SIZE, tags);
         void *first = try_send(out, 1000, 1), *second = send_at_last(out, SIZE, 2, group);
         complete(first);
-        /* Done here means that the kernel has it. */
+        /* Done here means that the kernel has it: the receiver may be through with the group by then, or not. */
+        int received = 0;
         for (int64_t deadline = tpv_deadline_in(10);;) {
-            int sent = 0, received = 0;
+            int sent = 0;
             assert_false(tpv_deadline_passed(deadline));
             assert_int_equal(net.test(second, &sent, NULL), ncclSuccess);
             if (sent) break;
-            assert_int_equal(net.test(group, &received, sizes), ncclSuccess);
-            assert_int_equal(received, 0);
+            if (!received) assert_int_equal(net.test(group, &received, sizes), ncclSuccess);
         }
         net.closeSend(pair.send);
         pair.send = NULL;
         void *never[4];
         for (int i = 0; i < 4; i++)
             never[i] = post_one(&mark[i], 1, 3 + i);
-        assert_int_equal(net_wait(&net, group, 10, sizes), ncclSuccess);
+        if (!received) assert_int_equal(net_wait(&net, group, 10, sizes), ncclSuccess);
         assert_int_equal(sizes[0], 1000);
         assert_int_equal(sizes[1], SIZE);
         assert_true(net_check(in + SIZE, SIZE, (uint64_t)round));

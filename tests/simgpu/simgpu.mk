@@ -8,12 +8,14 @@ SIM_TESTS := $(patsubst tests/simgpu/%.c,$(SIM_DIR)/%,$(wildcard tests/simgpu/te
 
 # NCCL finds the stand-in by its soname, because the program that loads NCCL is linked with it.
 $(SIM_DIR)/libnvidia-ml.so.1: $(B)/obj/tests/simgpu/nvml.o
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -shared -Wl,-soname,$(@F) $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -shared -Wl,-soname,$(@F) $< -o $@
 
 $(SIM_TESTS) $(SIM_BENCH): $(SIM_DIR)/%: $(B)/obj/tests/simgpu/%.o $(SIM_OBJ) $(SIM_DIR)/libnvidia-ml.so.1
-	@mkdir -p $(@D)
-	$(CC) $(LDSAN) $(LDFLAGS) -pthread $(filter %.o,$^) -Wl,--no-as-needed $(SIM_DIR)/libnvidia-ml.so.1 \
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $(filter %.o,$^) -Wl,--no-as-needed $(SIM_DIR)/libnvidia-ml.so.1 \
 	  -Wl,-rpath,'$$ORIGIN' -lcmocka -ldl -o $@
 
 # Releases that load net ABI v11 and v12; the longer list adds v6, v8 and v10 and the newest release.
@@ -24,7 +26,7 @@ NCCL_ALL_RELEASES ?= 2.18.3 2.21.5 2.26.5 $(NCCL_RELEASES) 2.32.3
 tests: $(SIM_TESTS) $(SIM_BENCH)
 
 check-nccl: $(PLUGIN) $(SIM_TESTS)
-	scripts/check-nccl $(B) $(NCCL_RELEASES)
+	$(Q)scripts/check-nccl $(B) $(NCCL_RELEASES)
 
 check-nccl-all: $(PLUGIN) $(SIM_TESTS)
-	scripts/check-nccl $(B) $(NCCL_ALL_RELEASES)
+	$(Q)scripts/check-nccl $(B) $(NCCL_ALL_RELEASES)
