@@ -89,8 +89,11 @@ TPV_API tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artif
 
 /*
  * tpv_fetch into a new safetensors file. The data lands in the mapped file; it appears under `path` only when it is
- * whole and verified. Until then it has the name `path` + ".partial", and an error removes that. TPV_ERR_NO_SPACE
- * before anything is asked for when the disk has no room.
+ * whole and verified. Until then it has the name `path` + ".partial", and an error removes that. Before anything is
+ * asked for: TPV_ERR_NO_SPACE when the disk has no room, TPV_ERR_ARGUMENT when `path` is there and is not a regular
+ * file (a folder, a device, a FIFO, a link), TPV_ERR_REFUSED when another fetch writes it or when what is called
+ * `path` + ".partial" cannot be taken for a leftover of this user's. Where the file system has no flock, every leftover
+ * is refused; where it cannot reserve blocks or map for writing, the view is held in memory until the end.
  */
 TPV_API tpv_status_t tpv_fetch_file(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                                     const tpv_fetch_options_t *options, const char *path, tpv_fetch_result_t *result);

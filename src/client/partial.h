@@ -2,6 +2,7 @@
 #ifndef CLIENT_PARTIAL_H
 #define CLIENT_PARTIAL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,18 +12,29 @@ typedef struct tpv_partial {
     char *name;
     int descriptor;
     size_t bytes;
-    uint8_t *map; /* all of the file, for writing */
+    uint8_t *map;   /* all of the file, for writing */
+    bool anonymous; /* map is memory that tpv_partial_end writes to the file */
 } tpv_partial_t;
 
 /*
- * Create `path` with room for `bytes` (more than 0) and begin it with `head`. TPV_ERR_REFUSED while somebody else
- * writes it (a leftover of a killed process is taken over), TPV_ERR_NO_SPACE, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY. On an
- * error too, *partial is to be ended.
+ * Whether `path` may become an output: absent or a regular file (a rename would replace a device, a FIFO or a link by
+ * a file), in a folder that may be written to. TPV_ERR_ARGUMENT for another kind of file, TPV_ERR_SYSTEM. Any thread.
+ */
+tpv_status_t tpv_partial_check(const char *path);
+
+/*
+ * Create `path` with room for `bytes` (more than 0) and begin it with `head`. What tpv_partial_check says, and
+ * TPV_ERR_REFUSED while somebody else writes it or for a leftover that may be somebody else's (one of a killed process
+ * of the same user is taken over, where the file system has flock to tell), TPV_ERR_NO_SPACE, TPV_ERR_SYSTEM,
+ * TPV_ERR_NO_MEMORY. On an error too, *partial is to be ended.
+ *
+ * On a file system that cannot reserve blocks or map files for writing, the contents are held in memory until the end.
  */
 tpv_status_t tpv_partial_begin(tpv_partial_t *partial, const char *path, size_t bytes, const void *head,
                                size_t head_bytes);
 
-/* Give the file its name when `status` is TPV_OK, else remove it. Returns the first failure. */
+/* Give the file its name when `status` is TPV_OK, else remove it. Returns the first failure; TPV_ERR_REFUSED when
+ * somebody removed or replaced the file while it was written. */
 tpv_status_t tpv_partial_end(tpv_partial_t *partial, const char *path, tpv_status_t status);
 
 #endif

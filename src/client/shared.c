@@ -173,7 +173,7 @@ static tpv_status_t reserve(const call_t *call, int fd) {
     for (uint64_t done = 0; done < bytes;) {
         TPV_TRY(go_on(call, "shared memory was reserved"));
         uint64_t piece = bytes - done < PIECE_BYTES ? bytes - done : PIECE_BYTES;
-        int error = posix_fallocate(fd, (off_t)done, (off_t)piece);
+        int error = fallocate(fd, 0, (off_t)done, (off_t)piece) == 0 ? 0 : errno;
         if (error == 0) done += piece;
         if (error == 0 || error == EINTR) continue;
         if (error == ENOSPC && tpv_export_files_make_room(call->shared->table, bytes - done)) continue;

@@ -179,9 +179,9 @@ static tpv_status_t create(const char *path, const place_t *place) {
         goto close_file;
     }
     /* All of its memory now: later there would be no error but SIGBUS. */
-    int error = posix_fallocate(fd, 0, (off_t)bytes);
-    if (error) {
-        status = tpv_error_set_errno(error == ENOSPC ? TPV_ERR_NO_SPACE : TPV_ERR_SYSTEM, error,
+    while (fallocate(fd, 0, 0, (off_t)bytes) != 0) {
+        if (errno == EINTR) continue;
+        status = tpv_error_set_errno(errno == ENOSPC ? TPV_ERR_NO_SPACE : TPV_ERR_SYSTEM, errno,
                                      "%zu bytes for the lease table in " FOLDER, bytes);
         goto close_file;
     }

@@ -260,6 +260,19 @@ def test_folder_that_is_not_there(tiny, start_service, tpview, tmp_path):
     failed(tpview(*fetch_command(service.source, tmp_path / "nowhere" / "view")), "nowhere")
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_output_that_would_replace_something_else(tpview, sockets, tmp_path, shared):
+    """Told before the source is asked for anything: here there is none."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "fifo")
+    for name, word in (("folder", "a folder"), ("link", "a symbolic link"), ("fifo", "a FIFO")):
+        done = tpview(*fetch_command(f"unix:{sockets}/nobody", tmp_path / name), *(["--shared"] if shared else []))
+        assert done.returncode == 2, done.stderr
+        assert f"{tmp_path / name} is {word}" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["fifo", "folder", "link"]
+
+
 # ---- how a service ends ----------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "client/partial.h"
 #include "tools/common/progress.h"
 #include "tools/tpview/command.h"
 
@@ -17,7 +18,9 @@ static const char help[] =
     "\n"
     "Fetch rank R's view from the service at ADDR (unix:PATH or HOST:PORT) through a net plugin.\n"
     "\n"
-    "  --out FILE          write a safetensors file; it appears only when it is whole and verified\n"
+    "  --out FILE          write a safetensors file, new or in place of a regular one; it appears only when it is "
+    "whole\n"
+    "                      and verified\n"
     "  --null              fetch into memory and drop it\n"
     "  --shared            fetch into a file in shared memory, once for all ranks of this host that ask for the\n"
     "                      same view; the others wait and map it too. --out then writes a copy\n"
@@ -181,6 +184,7 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
     if (arguments->ttl_s > 0 && (arguments->ttl_s < 1 || arguments->ttl_s > TPV_MAX_SHARED_TTL_S))
         return tpv_error_set(TPV_ERR_ARGUMENT, "--ttl %g: expected 1 to %d seconds", arguments->ttl_s,
                              TPV_MAX_SHARED_TTL_S);
+    if (arguments->out) TPV_TRY(tpv_partial_check(arguments->out));
     TPV_TRY(tpv_arguments_plan(arguments));
     TPV_TRY(tpv_arguments_open(arguments, &source, &artifact));
     tpv_progress_bar_t bar = tpv_progress_bar("fetch");
