@@ -53,7 +53,7 @@ typedef struct tpv_lease_info {
     uint64_t generation; /* of the export's slot */
     int32_t pid;         /* of the process that holds the lease on this host */
     int32_t alive;       /* 1 when that process still lives */
-    char host[64];       /* where the reading rank runs; "" for this host */
+    char host[72];       /* where the reading rank runs; "" for this host */
     int32_t rank_pid;    /* its process there */
     uint32_t tp_rank;
     uint32_t tp_size;

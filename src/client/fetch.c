@@ -17,6 +17,8 @@
 #include "client/source.h"
 
 #define HTTP_PERIOD_NS TPV_NS_PER_MS
+/* The longest deadline that a source takes; ours holds here all the same. */
+#define LONGEST_MS (INT64_C(1000) * 86400 * 365)
 #define PROGRESS_PERIOD_NS (100 * TPV_NS_PER_MS)
 /* After a comm broke, how long the source's own word about the cause is awaited. */
 #define CAUSE_WAIT_NS (250 * TPV_NS_PER_MS)
@@ -64,8 +66,10 @@ static tpv_status_t make_request(fetch_t *fetch, const tpv_artifact_t *artifact,
                              (json_int_t)fetch->stream.chunk_bytes, "rank", "host", host, "pid", (int)getpid(),
                              "tp_rank", (json_int_t)fetch->options->tp_rank, "tp_size",
                              (json_int_t)(fetch->options->tp_size ? fetch->options->tp_size : 1));
-    if (fetch->deadline != TPV_DEADLINE_NEVER)
-        json_object_set_new(root, "deadline_ms", json_integer(tpv_deadline_left(fetch->deadline) / TPV_NS_PER_MS + 1));
+    if (fetch->deadline != TPV_DEADLINE_NEVER) {
+        int64_t left_ms = tpv_deadline_left(fetch->deadline) / TPV_NS_PER_MS + 1;
+        json_object_set_new(root, "deadline_ms", json_integer(left_ms < LONGEST_MS ? left_ms : LONGEST_MS));
+    }
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     /* The spec is JSON text already, and may be long: it goes in as it is. */

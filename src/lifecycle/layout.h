@@ -82,7 +82,7 @@ typedef struct tpv_lease_record {
     uint32_t tp_rank;
     uint32_t tp_size;
     uint32_t unused;
-    char remote_host[64];
+    char remote_host[72]; /* a host name has 64 bytes at most, HOST_NAME_MAX */
 } tpv_lease_record_t;
 
 typedef struct tpv_lease_slot {

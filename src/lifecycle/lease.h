@@ -25,7 +25,7 @@ typedef struct tpv_lease_request {
     uint64_t owner;       /* base/process.h: whose death ends the lease; 0: the calling process */
     int64_t ttl_ns; /* how long it lives from now, and from every later sign of life; TPV_DEADLINE_NEVER: for ever */
     uint64_t bytes_total;    /* to be moved; at most TPV_MAX_LEASE_BYTES */
-    const char *remote_host; /* where the reading rank runs, at most 63 bytes; NULL or "": on this host */
+    const char *remote_host; /* where the reading rank runs, at most 71 bytes; NULL or "": on this host */
     int32_t remote_pid;
     uint32_t tp_rank;
     uint32_t tp_size;

@@ -13,7 +13,7 @@ static bool is_word(const char *text, size_t length) {
     return length > 0;
 }
 
-static tpv_status_t parse_label(const char *definition, tpv_entry_t *entry, const char **path) {
+static tpv_status_t parse(const char *definition, tpv_entry_t *entry) {
     const char *equals = strchr(definition, '=');
     const char *at = equals ? memchr(definition, '@', (size_t)(equals - definition)) : NULL;
     size_t name = at ? (size_t)(at - definition) : 0, version = at ? (size_t)(equals - at - 1) : 0;
@@ -27,27 +27,26 @@ static tpv_status_t parse_label(const char *definition, tpv_entry_t *entry, cons
     snprintf(entry->name, sizeof entry->name, "%.*s", (int)name, definition);
     snprintf(entry->version, sizeof entry->version, "%.*s", (int)version, at + 1);
     snprintf(entry->label, sizeof entry->label, "%.*s", (int)(equals - definition), definition);
-    *path = equals + 1;
-    return TPV_OK;
+    entry->path = strdup(equals + 1);
+    return entry->path ? TPV_OK : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for one more artifact");
 }
 
-tpv_status_t tpv_entry_open(const char *definition, unsigned threads, tpv_progress_t progress, void *user,
-                            tpv_entry_t **entry) {
+tpv_status_t tpv_entry_create(const char *definition, tpv_entry_t **entry) {
     tpv_entry_t *e = calloc(1, sizeof *e);
-    const char *path = NULL;
     if (!e) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for one more artifact");
     atomic_init(&e->references, 1);
-    tpv_status_t status = parse_label(definition, e, &path);
-    if (status == TPV_OK) {
-        status = tpv_artifact_open(path, &e->artifact);
-        if (status == TPV_OK) status = tpv_artifact_digest(e->artifact, threads, progress, user);
-        if (status != TPV_OK) tpv_error_prefix(status, "artifact %s", e->label);
-    }
+    tpv_status_t status = parse(definition, e);
     if (status == TPV_OK)
         *entry = e;
     else
         tpv_entry_release(e);
     return status;
+}
+
+tpv_status_t tpv_entry_open(tpv_entry_t *entry, unsigned threads, tpv_progress_t progress, void *user) {
+    tpv_status_t status = tpv_artifact_open(entry->path, &entry->artifact);
+    if (status == TPV_OK) status = tpv_artifact_digest(entry->artifact, threads, progress, user);
+    return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "artifact %s", entry->label);
 }
 
 tpv_entry_t *tpv_entry_hold(tpv_entry_t *entry) {
@@ -58,6 +57,7 @@ tpv_entry_t *tpv_entry_hold(tpv_entry_t *entry) {
 void tpv_entry_release(tpv_entry_t *entry) {
     if (!entry || atomic_fetch_sub_explicit(&entry->references, 1, memory_order_acq_rel) != 1) return;
     tpv_artifact_close(entry->artifact);
+    free(entry->path);
     free(entry);
 }
 
@@ -77,12 +77,25 @@ void tpv_catalog_clear(tpv_catalog_t *catalog) {
     pthread_mutex_destroy(&catalog->mutex);
 }
 
-tpv_status_t tpv_catalog_offer(tpv_catalog_t *catalog, tpv_entry_t *entry) {
-    tpv_status_t status = TPV_OK;
-    pthread_mutex_lock(&catalog->mutex);
+/* Under the mutex. */
+static tpv_status_t check_free(const tpv_catalog_t *catalog, const char *label) {
     for (size_t i = 0; i < catalog->count; i++)
-        if (strcmp(catalog->entries[i]->label, entry->label) == 0)
-            status = tpv_error_set(TPV_ERR_ARGUMENT, "artifact %s is offered already", entry->label);
+        if (strcmp(catalog->entries[i]->label, label) == 0)
+            return tpv_error_set(TPV_ERR_ARGUMENT,
+                                 "artifact %s is offered already: retire it first, or give another version", label);
+    return TPV_OK;
+}
+
+tpv_status_t tpv_catalog_check_free(tpv_catalog_t *catalog, const char *label) {
+    pthread_mutex_lock(&catalog->mutex);
+    tpv_status_t status = check_free(catalog, label);
+    pthread_mutex_unlock(&catalog->mutex);
+    return status;
+}
+
+tpv_status_t tpv_catalog_offer(tpv_catalog_t *catalog, tpv_entry_t *entry) {
+    pthread_mutex_lock(&catalog->mutex);
+    tpv_status_t status = check_free(catalog, entry->label);
     tpv_entry_t **grown =
         status == TPV_OK ? realloc(catalog->entries, (catalog->count + 1) * sizeof(tpv_entry_t *)) : NULL;
     if (grown) {

@@ -16,8 +16,9 @@ typedef struct tpv_entry {
     char name[TPV_LABEL_MAX + 1];
     char version[TPV_LABEL_MAX + 1];
     char label[TPV_LABEL_MAX + 1]; /* NAME@VERSION */
-    tpv_artifact_t *artifact;
-    atomic_uint references; /* relaxed up, acq_rel down */
+    char *path;                    /* owned */
+    tpv_artifact_t *artifact;      /* NULL until tpv_entry_open */
+    atomic_uint references;        /* relaxed up, acq_rel down */
 } tpv_entry_t;
 
 typedef struct tpv_catalog {
@@ -30,18 +31,21 @@ void tpv_catalog_init(tpv_catalog_t *catalog);
 void tpv_catalog_clear(tpv_catalog_t *catalog);
 
 /*
- * Open "NAME@VERSION=DIR" and compute its artifact_id, without offering it yet. NAME and VERSION are letters, digits,
- * '.', '_' and '-'. TPV_ERR_ARGUMENT for another form; what tpv_artifact_open and tpv_artifact_digest return. The
- * caller holds *entry.
+ * An entry for "NAME@VERSION=DIR", not opened yet. NAME and VERSION are letters, digits, '.', '_' and '-'.
+ * TPV_ERR_ARGUMENT for another form; TPV_ERR_NO_MEMORY. The caller holds *entry.
  */
-tpv_status_t tpv_entry_open(const char *definition, unsigned threads, tpv_progress_t progress, void *user,
-                            tpv_entry_t **entry);
+tpv_status_t tpv_entry_create(const char *definition, tpv_entry_t **entry);
+/* Open its artifact and compute the artifact_id, which takes minutes for a large one; by the one holder, before it is
+ * offered. What tpv_artifact_open and tpv_artifact_digest return. */
+tpv_status_t tpv_entry_open(tpv_entry_t *entry, unsigned threads, tpv_progress_t progress, void *user);
 tpv_entry_t *tpv_entry_hold(tpv_entry_t *entry);
 /* NULL is allowed. */
 void tpv_entry_release(tpv_entry_t *entry);
 /* Whether `entry` is of the same model as `other` and of an earlier version, as strverscmp compares. */
 bool tpv_entry_is_older(const tpv_entry_t *entry, const tpv_entry_t *other);
 
+/* TPV_ERR_ARGUMENT when the label is taken: to be asked before a digest is computed for nothing. */
+tpv_status_t tpv_catalog_check_free(tpv_catalog_t *catalog, const char *label);
 /* Offer the entry; the catalog holds it as well. TPV_ERR_ARGUMENT when its label is taken; TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_catalog_offer(tpv_catalog_t *catalog, tpv_entry_t *entry);
 /* Stop offering "NAME@VERSION"; the caller takes over the catalog's hold. NULL when there is none. */

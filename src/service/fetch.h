@@ -45,7 +45,7 @@ struct tpv_fetch_job {
     tpv_feeder_t *feeder;
     tpv_sender_t *sender;
     int64_t begin, next_look, next_renewal;
-    int64_t expires; /* the lease, unless bytes move; 0 until it was first renewed */
+    int64_t expires; /* the lease, unless bytes move; never while it waits for its turn */
     tpv_fetch_job_t *next;
 
     /* Written by the mover before `answered` is stored (release), read by the HTTP side after loading it (acquire). */

@@ -35,6 +35,7 @@ struct tpv_http_server {
     unsigned char token_digest[SHA256_DIGEST_LENGTH];
     char addresses[512];
     char unix_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
+    int unix_lock;              /* while unix_path is not empty */
     atomic_uint pending;        /* exchanges; relaxed: a count to look at */
     atomic_size_t upload_bytes; /* relaxed: a bound, not a balance to the byte at each moment */
 };
@@ -310,7 +311,7 @@ tpv_status_t tpv_http_server_open(const tpv_http_options_t *options, tpv_http_se
     tpv_status_t status = TPV_OK;
     int descriptor = -1;
     if (options->unix_path) {
-        status = tpv_listen_unix(options->unix_path, &descriptor);
+        status = tpv_listen_unix(options->unix_path, &descriptor, &s->unix_lock);
         if (status == TPV_OK) {
             memcpy(s->unix_path, options->unix_path, strlen(options->unix_path) + 1);
             status = add_listener(s, descriptor, false, false);
@@ -341,7 +342,7 @@ void tpv_http_server_quiesce(tpv_http_server_t *server) {
         int descriptor = MHD_quiesce_daemon(server->listeners[i].daemon);
         if (descriptor != MHD_INVALID_SOCKET) close(descriptor);
     }
-    if (*server->unix_path) unlink(server->unix_path);
+    if (*server->unix_path) tpv_listen_unlock(server->unix_path, server->unix_lock);
     *server->unix_path = '\0';
 }
 

@@ -2,22 +2,66 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/params.h"
 
 #define BACKLOG 128
 
-tpv_status_t tpv_listen_unix(const char *path, int *descriptor) {
+#define LOCK_SUFFIX ".lock"
+#define LOCK_NAME_MAX (sizeof((struct sockaddr_un *)NULL)->sun_path + sizeof LOCK_SUFFIX)
+
+static void lock_name(const char *path, char name[LOCK_NAME_MAX]) {
+    snprintf(name, LOCK_NAME_MAX, "%s" LOCK_SUFFIX, path);
+}
+
+/*
+ * The right to the path, for as long as *lock is open. Only its holder may take the path's old socket away: without it,
+ * two services that start at the same time over what a dead one has left would each remove the other's. Its holder
+ * removes the file before closing it, so whoever locked a file that has gone meanwhile tries again.
+ */
+static tpv_status_t lock_path(const char *path, int *lock) {
+    char name[LOCK_NAME_MAX];
+    lock_name(path, name);
+    for (;;) {
+        int l = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+        if (l < 0)
+            return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot open %s, the lock of the Unix socket", name);
+        struct stat locked, present;
+        /* A file system that knows no locks gives none: then only the look at the socket protects it. */
+        if (flock(l, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            close(l);
+            return tpv_error_set(TPV_ERR_REFUSED, "%s is in use by a running service: stop it, or give another path",
+                                 path);
+        }
+        if (fstat(l, &locked) == 0 && lstat(name, &present) == 0 && locked.st_ino == present.st_ino &&
+            locked.st_dev == present.st_dev) {
+            *lock = l;
+            return TPV_OK;
+        }
+        close(l);
+    }
+}
+
+void tpv_listen_unlock(const char *path, int lock) {
+    char name[LOCK_NAME_MAX];
+    lock_name(path, name);
+    unlink(path);
+    unlink(name);
+    close(lock);
+}
+
+static tpv_status_t listen_locked(const char *path, int *descriptor) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "the path of the Unix socket has %zu bytes: expected at most %zu",
-                             strlen(path), sizeof address.sun_path - 1);
     memcpy(address.sun_path, path, strlen(path) + 1);
     int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s < 0) return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot make a Unix socket");
@@ -27,7 +71,8 @@ tpv_status_t tpv_listen_unix(const char *path, int *descriptor) {
         if (!S_ISSOCK(present.st_mode)) {
             status = tpv_error_set(TPV_ERR_ARGUMENT, "%s is there already and is not a socket", path);
         } else if (connect(s, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN) {
-            status = tpv_error_set(TPV_ERR_REFUSED, "%s is in use by a running service", path);
+            status = tpv_error_set(TPV_ERR_REFUSED, "%s is in use by a running service: stop it, or give another path",
+                                   path);
         } else {
             unlink(path);
         }
@@ -50,6 +95,22 @@ tpv_status_t tpv_listen_unix(const char *path, int *descriptor) {
     return TPV_OK;
 }
 
+tpv_status_t tpv_listen_unix(const char *path, int *descriptor, int *lock) {
+    size_t most = sizeof((struct sockaddr_un *)NULL)->sun_path - 1;
+    if (strlen(path) > most)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "the path of the Unix socket has %zu bytes: expected at most %zu",
+                             strlen(path), most);
+    TPV_TRY(lock_path(path, lock));
+    tpv_status_t status = listen_locked(path, descriptor);
+    if (status == TPV_OK) return TPV_OK;
+    /* The path may be a living service's, which knows nothing of locks: only the lock goes. */
+    char name[LOCK_NAME_MAX];
+    lock_name(path, name);
+    unlink(name);
+    close(*lock);
+    return status;
+}
+
 static bool is_loopback(const struct sockaddr *address) {
     if (address->sa_family == AF_INET)
         return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
@@ -60,8 +121,13 @@ static tpv_status_t resolve(const char *listen_at, struct addrinfo **found) {
     char host[256];
     const char *colon = strrchr(listen_at, ':');
     size_t length = colon ? (size_t)(colon - listen_at) : 0;
-    if (!colon || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) || length >= sizeof host)
+    int64_t port = 0;
+    if (!colon || length >= sizeof host)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--listen \"%s\": expected HOST:PORT", listen_at);
+    if (strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+        tpv_parse_int("port", colon + 1, 0, UINT16_MAX, &port) != TPV_OK)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--listen \"%s\": expected a port from 0 to %d behind the last \":\"",
+                             listen_at, UINT16_MAX);
     const char *start = listen_at;
     if (length > 2 && *start == '[' && start[length - 1] == ']') {
         start++;

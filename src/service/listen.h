@@ -6,9 +6,12 @@
 
 #include "tpview/status.h"
 
-/* A Unix socket of mode 0600 at `path`. One whose owner is dead is replaced, a live one is TPV_ERR_REFUSED; what is no
- * socket, or a path that is too long, TPV_ERR_ARGUMENT; TPV_ERR_SYSTEM. */
-tpv_status_t tpv_listen_unix(const char *path, int *descriptor);
+/* A Unix socket of mode 0600 at `path`, and the lock beside it ("PATH.lock"), which lets one service at a time have the
+ * path. A socket whose owner is dead is replaced, a live one is TPV_ERR_REFUSED; what is no socket, or a path that is
+ * too long, TPV_ERR_ARGUMENT; TPV_ERR_SYSTEM. *lock is to be given to tpv_listen_unlock. */
+tpv_status_t tpv_listen_unix(const char *path, int *descriptor, int *lock);
+/* Remove the socket and its lock from the file system, and close the lock. */
+void tpv_listen_unlock(const char *path, int lock);
 
 /* TCP at "HOST:PORT", port 0: any. Beyond loopback only if it `may_be_open` to other hosts: TPV_ERR_PERMISSION.
  * TPV_ERR_ARGUMENT for another form or an unknown host; TPV_ERR_SYSTEM. */

@@ -25,7 +25,7 @@ struct tpv_mover {
     pthread_t thread;
     int wake; /* eventfd */
     pthread_mutex_t mutex;
-    pthread_cond_t none_left;  /* active became 0 */
+    pthread_cond_t changed;    /* active became 0, or refusing was set */
     tpv_fetch_job_t *incoming; /* under mutex */
     tpv_fetch_job_t *jobs;     /* the thread's */
     atomic_uint active;        /* in both lists; changed under mutex, read relaxed without */
@@ -85,7 +85,7 @@ static tpv_status_t look_around(tpv_mover_t *mover, tpv_fetch_job_t *job) {
                              (unsigned long long)(job->sender ? tpv_sender_counts(job->sender).bytes : 0));
     if (atomic_load_explicit(&mover->refusing, memory_order_relaxed))
         return tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down");
-    if (job->expires && now >= job->expires)
+    if (now >= job->expires)
         return tpv_error_set(TPV_ERR_STALE, "no byte moved for %g s: the lease is over",
                              (double)mover->options.lease_ttl_ns / (double)TPV_NS_PER_SECOND);
     if (now < job->next_look) return TPV_OK;
@@ -94,6 +94,17 @@ static tpv_status_t look_around(tpv_mover_t *mover, tpv_fetch_job_t *job) {
         return tpv_error_set(TPV_ERR_CANCELLED, "the receiver ended the lease");
     if (control_is_gone(job)) return tpv_error_set(TPV_ERR_PEER, "the receiver's control connection is gone");
     return TPV_OK;
+}
+
+/*
+ * A lease lives by the movement of its bytes alone: for the caller's own deadline, or for a fixed time without one. A
+ * receiver that has taken no byte yet has shown nothing, so its deadline cannot make the fixed time longer.
+ */
+static int64_t expiry(const tpv_mover_t *mover, const tpv_fetch_job_t *job) {
+    int64_t now = tpv_clock_ns(), ttl = mover->options.lease_ttl_ns;
+    if (job->deadline != TPV_DEADLINE_NEVER && job->sender && tpv_sender_counts(job->sender).bytes > 0)
+        return job->deadline;
+    return ttl < TPV_DEADLINE_NEVER - now ? now + ttl : TPV_DEADLINE_NEVER;
 }
 
 /* Staging of the budget, or nothing: the fetch then waits its turn, within its deadline. */
@@ -110,18 +121,18 @@ static tpv_status_t start(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     size_t count = 0;
     const tpv_region_t *regions = tpv_feeder_regions(job->feeder, &count);
     tpv_chunks_t chunks = tpv_feeder_chunks(job->feeder);
+    job->expires = expiry(mover, job);
     TPV_TRY(
         tpv_sender_open(mover->options.net, &job->stream, job->request.handles, regions, count, &chunks, &job->sender));
     job->state = TPV_FETCH_SENDING;
     return TPV_OK;
 }
 
-/* A lease lives by the movement of its bytes alone: for the caller's own deadline, or for a fixed time without one. */
 static tpv_status_t renew(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     int64_t now = tpv_clock_ns();
+    job->expires = expiry(mover, job);
     if (now < job->next_renewal) return TPV_OK;
     job->next_renewal = now + RENEWAL_PERIOD_NS;
-    job->expires = job->deadline != TPV_DEADLINE_NEVER ? job->deadline : now + mover->options.lease_ttl_ns;
     return tpv_lease_progress(mover->options.table, job->lease, tpv_sender_counts(job->sender).bytes);
 }
 
@@ -133,8 +144,9 @@ static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *mo
     if (!done) return TPV_OK;
     job->next_renewal = 0;
     TPV_TRY(renew(mover, job));
-    /* What was sent is only right if nobody wrote to the files meanwhile. */
-    TPV_TRY(tpv_artifact_check(job->entry->artifact));
+    /* What was sent is only right if nobody wrote to the files meanwhile: those of the export, which may be another
+     * label's with the same content. */
+    TPV_TRY(tpv_artifact_check(job->stored->entry->artifact));
     job->state = TPV_FETCH_SENT;
     answer(mover, job, TPV_OK);
     return TPV_OK;
@@ -190,7 +202,7 @@ static void drop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     tpv_fetch_job_release(job);
     pthread_mutex_lock(&mover->mutex);
     if (atomic_fetch_sub_explicit(&mover->active, 1, memory_order_relaxed) == 1)
-        pthread_cond_broadcast(&mover->none_left);
+        pthread_cond_broadcast(&mover->changed);
     pthread_mutex_unlock(&mover->mutex);
 }
 
@@ -262,13 +274,13 @@ tpv_status_t tpv_mover_open(const tpv_mover_options_t *options, tpv_mover_t **mo
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&m->none_left, &monotonic);
+    pthread_cond_init(&m->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&m->mutex, NULL);
     if (!error) error = pthread_create(&m->thread, NULL, work, m);
     if (error) {
         if (m->wake >= 0) close(m->wake);
-        pthread_cond_destroy(&m->none_left);
+        pthread_cond_destroy(&m->changed);
         pthread_mutex_destroy(&m->mutex);
         free(m);
         return tpv_error_set_errno(TPV_ERR_SYSTEM, error, "cannot start the mover");
@@ -285,6 +297,7 @@ void tpv_mover_wake(tpv_mover_t *mover) {
 
 void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     job->begin = tpv_clock_ns();
+    job->expires = TPV_DEADLINE_NEVER;
     tpv_metrics_fetch_started(mover->options.metrics);
     pthread_mutex_lock(&mover->mutex);
     bool stopped = mover->stopped;
@@ -306,7 +319,10 @@ void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job) {
 }
 
 void tpv_mover_refuse_all(tpv_mover_t *mover) {
+    pthread_mutex_lock(&mover->mutex);
     atomic_store_explicit(&mover->refusing, true, memory_order_relaxed);
+    pthread_cond_broadcast(&mover->changed);
+    pthread_mutex_unlock(&mover->mutex);
     tpv_mover_wake(mover);
 }
 
@@ -314,15 +330,24 @@ unsigned tpv_mover_active(const tpv_mover_t *mover) {
     return atomic_load_explicit(&mover->active, memory_order_relaxed);
 }
 
-bool tpv_mover_wait_idle(tpv_mover_t *mover, int64_t deadline) {
+static bool wait_idle(tpv_mover_t *mover, int64_t deadline, bool until_refusing) {
     struct timespec until = {.tv_sec = deadline / TPV_NS_PER_SECOND, .tv_nsec = deadline % TPV_NS_PER_SECOND};
     int error = 0;
     pthread_mutex_lock(&mover->mutex);
-    while (tpv_mover_active(mover) > 0 && error == 0)
-        error = pthread_cond_timedwait(&mover->none_left, &mover->mutex, &until);
+    while (tpv_mover_active(mover) > 0 && error == 0 &&
+           !(until_refusing && atomic_load_explicit(&mover->refusing, memory_order_relaxed)))
+        error = pthread_cond_timedwait(&mover->changed, &mover->mutex, &until);
     bool idle = tpv_mover_active(mover) == 0;
     pthread_mutex_unlock(&mover->mutex);
     return idle;
+}
+
+bool tpv_mover_wait_idle(tpv_mover_t *mover, int64_t deadline) {
+    return wait_idle(mover, deadline, false);
+}
+
+bool tpv_mover_wait_drained(tpv_mover_t *mover, int64_t deadline) {
+    return wait_idle(mover, deadline, true);
 }
 
 void tpv_mover_stop(tpv_mover_t *mover) {
@@ -336,7 +361,7 @@ void tpv_mover_stop(tpv_mover_t *mover) {
 void tpv_mover_close(tpv_mover_t *mover) {
     if (!mover) return;
     close(mover->wake);
-    pthread_cond_destroy(&mover->none_left);
+    pthread_cond_destroy(&mover->changed);
     pthread_mutex_destroy(&mover->mutex);
     free(mover);
 }

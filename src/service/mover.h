@@ -16,7 +16,7 @@ typedef struct tpv_mover_options {
     tpv_table_t *table;
     tpv_store_t *store;
     tpv_metrics_t *metrics;
-    int64_t lease_ttl_ns; /* without movement, for a fetch that has no deadline */
+    int64_t lease_ttl_ns; /* without movement; once bytes have moved, only for a fetch that has no deadline */
 } tpv_mover_options_t;
 
 /* TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY. What `options` names outlives the mover. */
@@ -31,6 +31,8 @@ void tpv_mover_refuse_all(tpv_mover_t *mover);
 unsigned tpv_mover_active(const tpv_mover_t *mover);
 /* Wait until it holds none; false when `deadline` (base/clock.h) passed first. Any thread. */
 bool tpv_mover_wait_idle(tpv_mover_t *mover, int64_t deadline);
+/* Likewise, and false as soon as tpv_mover_refuse_all is called. Any thread. */
+bool tpv_mover_wait_drained(tpv_mover_t *mover, int64_t deadline);
 /* End what is left and the thread; the other calls stay allowed. NULL is allowed. */
 void tpv_mover_stop(tpv_mover_t *mover);
 /* Only when stopped and no other thread can call. NULL is allowed. */

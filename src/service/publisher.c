@@ -6,7 +6,6 @@
 typedef struct {
     tpv_service_t *service;
     tpv_exchange_t *exchange;
-    char *definition;
     /* The thread's until it resumes the exchange, then the HTTP side's. */
     tpv_entry_t *entry;
     tpv_status_t status;
@@ -22,14 +21,14 @@ static bool unless_closing(void *user, uint64_t done, uint64_t total) {
 static void *publish(void *argument) {
     publication_t *publication = argument;
     tpv_service_t *service = publication->service;
-    publication->status =
-        tpv_entry_open(publication->definition, service->options.threads, unless_closing, service, &publication->entry);
+    publication->status = tpv_entry_open(publication->entry, service->options.threads, unless_closing, service);
     if (publication->status == TPV_OK) publication->status = tpv_service_publish(service, publication->entry);
     if (publication->status != TPV_OK) memcpy(publication->message, tpv_error_message(), sizeof publication->message);
-    tpv_exchange_resume(publication->exchange);
+    /* Before the answer: whoever has read it may publish the next one. */
     pthread_mutex_lock(&service->publisher.mutex);
     service->publisher.busy = false;
     pthread_mutex_unlock(&service->publisher.mutex);
+    tpv_exchange_resume(publication->exchange);
     return NULL;
 }
 
@@ -60,20 +59,18 @@ static tpv_status_t start_thread(tpv_service_t *service, publication_t *publicat
 
 tpv_status_t tpv_publisher_start(tpv_service_t *service, tpv_exchange_t *exchange, const char *definition) {
     publication_t *publication = calloc(1, sizeof *publication);
-    char *copy = strdup(definition);
-    if (!publication || !copy) {
-        free(publication);
-        free(copy);
-        return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to publish %s", definition);
-    }
+    if (!publication) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to publish %s", definition);
     publication->service = service;
     publication->exchange = exchange;
-    publication->definition = copy;
-    pthread_mutex_lock(&service->publisher.mutex);
-    tpv_status_t status = start_thread(service, publication);
-    pthread_mutex_unlock(&service->publisher.mutex);
+    tpv_status_t status = tpv_entry_create(definition, &publication->entry);
+    if (status == TPV_OK) status = tpv_catalog_check_free(&service->catalog, publication->entry->label);
+    if (status == TPV_OK) {
+        pthread_mutex_lock(&service->publisher.mutex);
+        status = start_thread(service, publication);
+        pthread_mutex_unlock(&service->publisher.mutex);
+    }
     if (status != TPV_OK) {
-        free(copy);
+        tpv_entry_release(publication->entry);
         free(publication);
     }
     return status;
@@ -84,7 +81,6 @@ tpv_status_t tpv_publisher_finish(tpv_exchange_t *exchange, tpv_entry_t **entry)
     tpv_status_t status = publication->status;
     *entry = publication->entry;
     if (status != TPV_OK) tpv_error_set(status, "%s", publication->message);
-    free(publication->definition);
     free(publication);
     return status;
 }

@@ -17,7 +17,7 @@ typedef struct tpv_request {
     char fetch_id_text[TPV_ID_TEXT];
     char artifact_id[TPV_ID_CHARS];
     char net[64];
-    char host[64];
+    char host[72];
     int32_t pid;
     uint32_t tp_rank, tp_size;
     uint32_t comms, chunk_bytes;

@@ -17,8 +17,10 @@ static uint64_t default_budget(void) {
     return pages > 0 && bytes > 0 ? (uint64_t)pages * (uint64_t)bytes / 2 : (uint64_t)1 << 30;
 }
 
+/* What is too long to represent never comes. */
 static int64_t nanoseconds(double seconds) {
-    return (int64_t)(seconds * (double)TPV_NS_PER_SECOND);
+    double ns = seconds * (double)TPV_NS_PER_SECOND;
+    return ns < (double)TPV_DEADLINE_NEVER ? (int64_t)ns : TPV_DEADLINE_NEVER;
 }
 
 static tpv_status_t open_store(tpv_service_t *service) {
@@ -69,7 +71,7 @@ tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t 
     if (status == TPV_OK) status = open_mover(s);
     if (status == TPV_OK) status = open_http(s);
     if (status != TPV_OK) {
-        tpv_service_close(s, 0);
+        tpv_service_close(s);
         return status;
     }
     *service = s;
@@ -98,18 +100,23 @@ static void wait_answered(const tpv_http_server_t *http, int64_t deadline) {
         nanosleep(&(struct timespec){.tv_nsec = TPV_NS_PER_MS}, NULL);
 }
 
-void tpv_service_close(tpv_service_t *service, double drain_s) {
-    if (!service) return;
+void tpv_service_stop(tpv_service_t *service, double drain_s) {
     atomic_store_explicit(&service->closing, true, memory_order_relaxed);
-    if (service->http) {
-        tpv_http_server_quiesce(service->http);
-        tpv_publisher_stop(service);
-        if (!tpv_mover_wait_idle(service->mover, tpv_deadline_in(drain_s))) {
-            tpv_mover_refuse_all(service->mover);
-            tpv_mover_wait_idle(service->mover, tpv_deadline_in(REFUSAL_S));
-        }
-        wait_answered(service->http, tpv_deadline_in(REFUSAL_S));
+    tpv_http_server_quiesce(service->http);
+    tpv_publisher_stop(service);
+    if (!tpv_mover_wait_drained(service->mover, tpv_deadline_in(drain_s))) {
+        tpv_mover_refuse_all(service->mover);
+        tpv_mover_wait_idle(service->mover, tpv_deadline_in(REFUSAL_S));
     }
+    wait_answered(service->http, tpv_deadline_in(REFUSAL_S));
+}
+
+void tpv_service_hurry(tpv_service_t *service) {
+    tpv_mover_refuse_all(service->mover);
+}
+
+void tpv_service_close(tpv_service_t *service) {
+    if (!service) return;
     tpv_mover_stop(service->mover);
     tpv_http_server_close(service->http); /* connections that close here still wake the mover */
     tpv_mover_close(service->mover);

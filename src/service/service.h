@@ -11,7 +11,7 @@ typedef struct tpv_service_options {
     const char *net; /* plugin; NULL: NCCL_NET_PLUGIN, else tpview */
     unsigned threads;
     unsigned max_fetches;
-    double lease_ttl_s;  /* of a fetch without a deadline */
+    double lease_ttl_s;  /* without movement */
     uint64_t budget;     /* bytes of export cache and staging; 0: a fraction of free memory */
     double export_ttl_s; /* from the last data movement */
 } tpv_service_options_t;
@@ -46,8 +46,11 @@ tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t 
 tpv_status_t tpv_service_publish(tpv_service_t *service, tpv_entry_t *entry);
 tpv_status_t tpv_service_retire(tpv_service_t *service, const char *label);
 
-/* Refuse new fetches, let those in flight finish for `drain_s` seconds, refuse the rest, close everything. NULL is
- * allowed. */
-void tpv_service_close(tpv_service_t *service, double drain_s);
+/* Refuse new fetches, let those in flight finish for `drain_s` seconds, refuse the rest. tpv_service_close is next. */
+void tpv_service_stop(tpv_service_t *service, double drain_s);
+/* A tpv_service_stop that is under way waits for no fetch any more. Any thread, until tpv_service_close. */
+void tpv_service_hurry(tpv_service_t *service);
+/* Close everything at once. NULL is allowed. */
+void tpv_service_close(tpv_service_t *service);
 
 #endif

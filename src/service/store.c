@@ -231,9 +231,14 @@ static bool reserve(tpv_store_t *store, uint64_t bytes, bool for_export) {
 
 /* ---- using exports ---- */
 
+/* Two labels may name one artifact; the table has one export for both. */
+static bool same_content(const tpv_entry_t *a, const tpv_entry_t *b) {
+    return a == b || strcmp(tpv_artifact_id(a->artifact), tpv_artifact_id(b->artifact)) == 0;
+}
+
 static tpv_stored_t *find(tpv_store_t *store, const tpv_entry_t *entry, const char *view_id) {
     for (tpv_stored_t *s = store->first; s; s = s->next)
-        if (!s->withdrawn && s->entry == entry && strcmp(tpv_view_id(s->view), view_id) == 0) return s;
+        if (!s->withdrawn && same_content(s->entry, entry) && strcmp(tpv_view_id(s->view), view_id) == 0) return s;
     return NULL;
 }
 

@@ -21,7 +21,7 @@ static const char help[] =
     "\n"
     "Serve tensor-parallel views of checkpoints. DIR is a folder as Hugging Face lays it out, or one\n"
     ".safetensors file. When it can serve, it prints a line that begins with \"tpviewd: ready\" and names\n"
-    "its addresses. SIGTERM and SIGINT end it.\n"
+    "its addresses. SIGTERM, SIGINT and SIGHUP end it; a second one makes it wait for no fetch.\n"
     "\n"
     "  --unix PATH          Unix socket of the control API, mode 0600 (default: $XDG_RUNTIME_DIR/tpviewd.sock\n"
     "                       or /tmp/tpviewd-UID.sock; none when only --listen is given)\n"
@@ -32,7 +32,9 @@ static const char help[] =
     "  --net PLUGIN         net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
     "  --threads N          threads that gather and digest (default: TPVIEW_THREADS)\n"
     "  --max-fetches N      fetches at the same time (default 256)\n"
-    "  --lease-ttl SECONDS  end a fetch that has no deadline when no byte moved for so long (default 60)\n"
+    "  --lease-ttl SECONDS  end a fetch when no byte moved for so long (default 60). Once bytes have moved, a rank's "
+    "own\n"
+    "                       deadline counts instead\n"
     "  --budget BYTES       memory for cached exports and staging (default: TPVIEW_BUDGET, else half of what is free)\n"
     "  --export-ttl SECONDS keep an export so long after its last movement (default: TPVIEW_EXPORT_TTL)\n"
     "  --drain SECONDS      at the end, how long fetches in flight may finish (default 10)\n"
@@ -148,18 +150,37 @@ static void choose_unix_path(daemon_t *d) {
     if (length > 0 && (size_t)length < sizeof d->default_unix) d->service.unix_path = d->default_unix;
 }
 
+/* What ends the service. One that was ignored when we were started stays so: nohup, and shells without job control. */
+static sigset_t stop_signals(void) {
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        struct sigaction action;
+        if (sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&signals, numbers[i]);
+    }
+    return signals;
+}
+
 /* Signals are blocked already: a digest of a large checkpoint must end for them as well. */
 static bool draw_unless_signalled(void *user, uint64_t done, uint64_t total) {
-    sigset_t pending;
+    sigset_t pending, stop = stop_signals();
     sigpending(&pending);
-    if (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT)) return false;
+    sigandset(&pending, &pending, &stop);
+    if (!sigisemptyset(&pending)) return false;
     return tpv_progress_draw(user, done, total);
 }
 
 static tpv_status_t open_entries(char **definitions, int count, unsigned threads, tpv_entry_t **entries) {
     for (int i = 0; i < count; i++) {
+        TPV_TRY(tpv_entry_create(definitions[i], &entries[i]));
+        for (int other = 0; other < i; other++)
+            if (strcmp(entries[other]->label, entries[i]->label) == 0)
+                return tpv_error_set(TPV_ERR_ARGUMENT, "artifact %s is given twice", entries[i]->label);
+    }
+    for (int i = 0; i < count; i++) {
         tpv_progress_bar_t bar = tpv_progress_bar("digest");
-        tpv_status_t status = tpv_entry_open(definitions[i], threads, draw_unless_signalled, &bar, &entries[i]);
+        tpv_status_t status = tpv_entry_open(entries[i], threads, draw_unless_signalled, &bar);
         tpv_progress_end(&bar);
         if (status != TPV_OK) return status;
     }
@@ -177,12 +198,35 @@ static tpv_status_t open_service(const daemon_t *d, char **definitions, int coun
     return status;
 }
 
+typedef struct {
+    tpv_service_t *service;
+    sigset_t signals;
+} hurry_t;
+
+/* A second signal: no more waiting, but the same orderly end. */
+static void *hurry(void *argument) {
+    hurry_t *h = argument;
+    int number = 0;
+    for (;;)
+        if (sigwait(&h->signals, &number) == 0) tpv_service_hurry(h->service);
+    return NULL;
+}
+
+static void stop(tpv_service_t *service, double drain_s, sigset_t signals) {
+    hurry_t h = {service, signals};
+    pthread_t thread;
+    bool started = pthread_create(&thread, NULL, hurry, &h) == 0;
+    tpv_service_stop(service, drain_s);
+    if (started) {
+        pthread_cancel(thread); /* in sigwait */
+        pthread_join(thread, NULL);
+    }
+    tpv_service_close(service);
+}
+
 static int serve(daemon_t *d, char **definitions, int count) {
     /* Blocked before any thread exists, so that all inherit it and only sigwait takes them. */
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
+    sigset_t signals = stop_signals();
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
 
@@ -195,9 +239,7 @@ static int serve(daemon_t *d, char **definitions, int count) {
 
     int signal_number = 0;
     sigwait(&signals, &signal_number);
-    /* A second signal ends us at once. */
-    pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
-    tpv_service_close(service, d->drain_s);
+    stop(service, d->drain_s, signals);
     return TPV_EXIT_OK;
 }
 

@@ -110,6 +110,17 @@ def start_service(build, environ, sockets) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture
+def run_tpviewd(build, environ) -> Callable[..., subprocess.CompletedProcess]:
+    """run_tpviewd(argument, …): a service that must end by itself, because of its arguments."""
+
+    def run(*arguments) -> subprocess.CompletedProcess:
+        return subprocess.run([str(build / "bin" / "tpviewd"), *map(str, arguments)], env=environ, capture_output=True,
+                              stdin=subprocess.DEVNULL, text=True, timeout=LIMIT_S)
+
+    return run
+
+
+@pytest.fixture
 def tpview(build, environ) -> Callable[..., subprocess.CompletedProcess]:
     """tpview(argument, …): run the tool to its end. Keyword `env` adds variables, `prefix` a command in front."""
 

@@ -184,7 +184,7 @@ def test_stopped_source_that_goes_on(large, start_service, in_mid_fetch, check_v
     assert check_view(large, 1, 0, tmp_path / "view").returncode == 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_rank_is_ended(large, tiny, start_service, in_mid_fetch, leases, tpview, tmp_path, how):
     """The service gives the lease back and goes on serving; unless it was killed, the rank removes its file."""
     service = start_service(f"large@1={large}", f"qwen3@1={tiny('qwen3')}")

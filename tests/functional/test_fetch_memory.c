@@ -52,7 +52,8 @@ static host_t *start(uint64_t budget) {
     host->local = test_file(tensors, 2, 5, host->file);
     snprintf(definition, sizeof definition, "m@1=%s", host->file);
     snprintf(host->address, sizeof host->address, "unix:%s", test_path(host->folder, "s.sock"));
-    OK(tpv_entry_open(definition, 1, NULL, NULL, &entry));
+    OK(tpv_entry_create(definition, &entry));
+    OK(tpv_entry_open(entry, 1, NULL, NULL));
     /* Nothing but the acknowledgement may end a lease within the test's time. */
     tpv_service_options_t options = {.unix_path = host->address + strlen("unix:"),
                                      .threads = 1,
@@ -72,7 +73,8 @@ static void end(host_t *host) {
     tpv_view_free(host->view);
     tpv_artifact_close(host->remote);
     tpv_source_close(host->source);
-    tpv_service_close(host->service, 5);
+    tpv_service_stop(host->service, 5);
+    tpv_service_close(host->service);
     tpv_artifact_close(host->local);
     test_file_remove(host->file);
     test_folder_remove(host->folder);

@@ -35,7 +35,8 @@ static tpv_entry_t *open_entry(int version, uint64_t seed, char *path) {
     tpv_entry_t *entry = NULL;
     tpv_artifact_close(test_file(&matrix, 1, seed, path));
     snprintf(definition, sizeof definition, "m@%d=%s", version, path);
-    OK(tpv_entry_open(definition, 1, NULL, NULL, &entry));
+    OK(tpv_entry_create(definition, &entry));
+    OK(tpv_entry_open(entry, 1, NULL, NULL));
     return entry;
 }
 

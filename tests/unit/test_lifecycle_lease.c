@@ -100,9 +100,12 @@ static void requests_out_of_bounds(void **state) {
     request.bytes_total = TPV_MAX_LEASE_BYTES + 1;
     assert_int_equal(tpv_lease_begin(table, export, &request, &lease), TPV_ERR_ARGUMENT);
     request = fake_request(1, TTL);
-    request.remote_host = "0123456789012345678901234567890123456789012345678901234567890123";
+    request.remote_host = "012345678901234567890123456789012345678901234567890123456789012345678901";
     assert_int_equal(tpv_lease_begin(table, export, &request, &lease), TPV_ERR_ARGUMENT);
     assert_int_equal(fake_active(table, export), 0);
+    request.remote_host++; /* one byte less */
+    assert_int_equal(tpv_lease_begin(table, export, &request, &lease), TPV_OK);
+    assert_true(tpv_lease_end(table, lease));
     /* A time that cannot be represented means for ever. */
     request = fake_request(1, TPV_DEADLINE_NEVER);
     assert_int_equal(tpv_lease_begin(table, export, &request, &lease), TPV_OK);

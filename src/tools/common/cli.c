@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,8 +32,9 @@ tpv_status_t tpv_cli_seconds(const char *option, const char *text, double *secon
     char *end = NULL;
     errno = 0;
     *seconds = strtod(text, &end);
-    if (end == text || *end || errno || !isfinite(*seconds) || *seconds <= 0)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "%s \"%s\": expected seconds above 0", option, text);
+    if (end == text || *end || errno || !(*seconds > 0) || *seconds > TPV_CLI_MAX_SECONDS)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "%s \"%s\": expected seconds above 0 and at most %.0f", option, text,
+                             TPV_CLI_MAX_SECONDS);
     return TPV_OK;
 }
 

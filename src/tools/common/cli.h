@@ -14,7 +14,9 @@ int tpv_cli_fail(const char *tool, tpv_status_t status);
 /* Print "tool: <formatted>; see tool --help" and return TPV_EXIT_USAGE. */
 int tpv_cli_usage(const char *tool, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Seconds above 0, with fractions. TPV_ERR_ARGUMENT. */
+#define TPV_CLI_MAX_SECONDS 1e9 /* some thirty years: in nanoseconds it can be added to any time */
+
+/* Seconds above 0 and at most TPV_CLI_MAX_SECONDS, with fractions. TPV_ERR_ARGUMENT. */
 tpv_status_t tpv_cli_seconds(const char *option, const char *text, double *seconds);
 
 /* Read a token of one line, at most 4096 bytes, from a file that only its owner can read. The caller frees *token.

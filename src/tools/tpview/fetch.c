@@ -49,6 +49,19 @@ static void on_signal(int number) {
     interrupted = 1;
 }
 
+static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
+#define STOP_SIGNALS (sizeof stop_signals / sizeof *stop_signals)
+
+/* From here there is something to tidy up. Before, a signal ends the process at once, also while a source is silent.
+ * What was ignored when we were started stays so: nohup, and shells without job control. */
+static void catch_signals(void) {
+    for (size_t i = 0; i < STOP_SIGNALS; i++) {
+        struct sigaction before, action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+        if (sigaction(stop_signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(stop_signals[i], &action, NULL);
+    }
+}
+
 /* A signal ends the fetch in an orderly way: the partial file goes, the lease is given back. */
 static bool progress(void *user, uint64_t done, uint64_t total) {
     return tpv_progress_draw(user, done, total) && !interrupted;
@@ -70,8 +83,8 @@ static tpv_status_t fetch_to_memory(tpv_source_t *source, const tpv_artifact_t *
 static void hold(void) {
     sigset_t signals, before;
     sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
+    for (size_t i = 0; i < STOP_SIGNALS; i++)
+        sigaddset(&signals, stop_signals[i]);
     sigprocmask(SIG_BLOCK, &signals, &before);
     while (!interrupted) {
         struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
@@ -199,6 +212,7 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
                                    .progress_user = &bar};
     tpv_status_t status = tpv_view_plan(artifact, &arguments->options, &view);
     options.deadline_s = tpv_arguments_left(arguments);
+    catch_signals();
     if (status == TPV_OK && arguments->shared)
         status = fetch_shared(arguments, source, artifact, view, &options, &bar);
     else if (status == TPV_OK && arguments->out)
@@ -215,9 +229,6 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
 
 int tpv_command_fetch(int argc, char **argv) {
     tpv_arguments_t arguments;
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
     int code = tpv_arguments_parse(&arguments, argc, argv,
                                    "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
                                    "no-digests no-fallback shared ttl hold token-file json",
