@@ -11,11 +11,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "artifact/file.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/xxh3.h"
 
 #define READ_BYTES ((size_t)256 << 10) /* stays in the cache between the copy and the hash */
 #define PROGRESS_NS (TPV_NS_PER_SECOND / 10)

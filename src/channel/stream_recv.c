@@ -1,9 +1,9 @@
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/xxh3.h"
 #include "channel/stream.h"
 #include "channel/wire.h"
 

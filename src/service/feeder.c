@@ -6,11 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <xxhash.h>
 
 #include "artifact/artifact.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/xxh3.h"
+#include "view/view.h"
 
 #define STAGING_BYTES ((uint64_t)256 << 20)
 #define MOST_AHEAD 4
@@ -79,9 +80,8 @@ static tpv_status_t prepare(slot_t *slot) {
     slot->gathered = !slot->data;
     if (!slot->gathered) return tpv_artifact_guard(feeder->artifact, digest_body, slot);
     slot->data = slot->staging;
-    TPV_TRY(tpv_view_gather(feeder->stored->view, feeder->artifact, slot->offset, slot->length, slot->staging));
-    slot->digest = XXH3_64bits(slot->staging, slot->length);
-    return TPV_OK;
+    return tpv_view_gather_digest(feeder->stored->view, feeder->artifact, slot->offset, slot->length, slot->staging,
+                                  &slot->digest);
 }
 
 static void run(tpv_job_t *job) {

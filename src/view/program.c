@@ -87,3 +87,10 @@ size_t tpv_program_seek(const tpv_program_t *program, uint64_t offset) {
     }
     return low;
 }
+
+size_t tpv_program_meets(const tpv_program_t *program, uint64_t low, uint64_t high, size_t most) {
+    size_t first = tpv_program_seek(program, low), i = first;
+    while (i < program->count && i - first < most && program->records[i].start < high)
+        i++;
+    return i - first;
+}

@@ -42,4 +42,7 @@ void tpv_program_clear(tpv_program_t *program);
  * range may have, too. `count` when there is none. */
 size_t tpv_program_seek(const tpv_program_t *program, uint64_t offset);
 
+/* How many records a walk over dense bytes [low, high) looks at; counts to `most` only. */
+size_t tpv_program_meets(const tpv_program_t *program, uint64_t low, uint64_t high, size_t most);
+
 #endif

@@ -6,6 +6,7 @@
 #include "artifact/artifact.h"
 #include "base/error.h"
 #include "base/identity.h"
+#include "base/xxh3.h"
 #include "view/cover.h"
 #include "view/gather.h"
 #include "view/spec_canonical.h"
@@ -13,6 +14,8 @@
 #include "view/spec_json.h"
 
 #define VIEW_DOMAIN "tpview-view-1"
+#define BLOCK_BYTES ((uint64_t)256 << 10) /* fits the second cache, between its copy and its digest */
+#define MOST_RECORDS 256
 
 void tpv_view_free(tpv_view_t *view) {
     if (!view) return;
@@ -139,20 +142,49 @@ typedef struct {
     const tpv_artifact_t *artifact;
     uint64_t offset, length;
     char *destination;
+    XXH3_state_t *digest; /* of what is gathered; NULL: not wanted */
 } gather_t;
 
 static void gather(void *user) {
     const gather_t *job = user;
-    tpv_program_gather(&job->view->program, job->artifact, job->offset, job->offset + job->length, job->destination);
+    const tpv_program_t *program = &job->view->program;
+    uint64_t low = job->offset, high = job->offset + job->length;
+    if (!job->digest) {
+        tpv_program_gather(program, job->artifact, low, high, job->destination);
+        return;
+    }
+    /* Each block is a walk over its records: not where there are many of them. */
+    uint64_t block = tpv_program_meets(program, low, high, MOST_RECORDS) < MOST_RECORDS ? BLOCK_BYTES : job->length;
+    for (uint64_t at = low, end; at < high; at = end) {
+        end = high - at > block ? at + block : high;
+        char *to = job->destination + (at - low);
+        tpv_program_gather(program, job->artifact, at, end, to);
+        XXH3_64bits_update(job->digest, to, end - at);
+    }
+}
+
+static tpv_status_t gather_guarded(gather_t *job) {
+    TPV_TRY(check_source(job->view, job->artifact, job->offset, job->length));
+    if (job->length == 0) return TPV_OK;
+    TPV_TRY(tpv_artifact_guard(job->artifact, gather, job));
+    return tpv_program_check_files(&job->view->program, job->artifact, job->offset, job->offset + job->length);
 }
 
 tpv_status_t tpv_view_gather(const tpv_view_t *view, const tpv_artifact_t *artifact, uint64_t offset, uint64_t length,
                              void *destination) {
-    TPV_TRY(check_source(view, artifact, offset, length));
-    if (length == 0) return TPV_OK;
-    gather_t job = {view, artifact, offset, length, destination};
-    TPV_TRY(tpv_artifact_guard(artifact, gather, &job));
-    return tpv_program_check_files(&view->program, artifact, offset, offset + length);
+    gather_t job = {view, artifact, offset, length, destination, NULL};
+    return gather_guarded(&job);
+}
+
+tpv_status_t tpv_view_gather_digest(const tpv_view_t *view, const tpv_artifact_t *artifact, uint64_t offset,
+                                    uint64_t length, void *destination, uint64_t *digest) {
+    gather_t job = {view, artifact, offset, length, destination, XXH3_createState()};
+    if (!job.digest) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to digest a chunk");
+    XXH3_64bits_reset(job.digest);
+    tpv_status_t status = gather_guarded(&job);
+    *digest = XXH3_64bits_digest(job.digest);
+    XXH3_freeState(job.digest);
+    return status;
 }
 
 const void *tpv_view_direct(const tpv_view_t *view, const tpv_artifact_t *artifact, uint64_t offset, uint64_t length) {

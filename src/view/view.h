@@ -24,4 +24,8 @@ struct tpv_view {
  */
 tpv_status_t tpv_view_make(const tpv_artifact_t *artifact, tpv_spec_t *spec, tpv_view_t **view);
 
+/* tpv_view_gather, and *digest is the XXH3-64 of what was gathered, computed while it is in the cache. */
+tpv_status_t tpv_view_gather_digest(const tpv_view_t *view, const tpv_artifact_t *artifact, uint64_t offset,
+                                    uint64_t length, void *destination, uint64_t *digest);
+
 #endif

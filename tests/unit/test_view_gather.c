@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cmocka.h>
 
 #include "common/view_fixture.h"
+#include "view/view.h"
 
 #define ROWS 700
 #define COLUMNS 900
@@ -102,6 +104,41 @@ static void transposed(void **state) {
                 fail_msg("element %zu, %zu", i, k);
     free(dense);
     tpv_view_free(view);
+}
+
+/* Digests that are computed on the way are those of the bytes, for few long runs and for many short ones. */
+static void digests_on_the_way(void **state) {
+    const file_t *file = *state;
+    char many[40000], *end = many;
+    end += sprintf(end, "{\"format\":\"tpview-view-1\",\"outputs\":[{\"name\":\"o\",\"dtype\":\"BF16\","
+                        "\"shape\":[700,900],\"pieces\":[");
+    for (int i = 0; i < COLUMNS; i += 5)
+        end += sprintf(end,
+                       "%s{\"tensor\":\"a\",\"sizes\":[700,5],\"strides\":[900,1],\"offset\":%d,"
+                       "\"to\":{\"strides\":[900,1],\"offset\":%d}}",
+                       i ? "," : "", COLUMNS - 5 - i, i);
+    sprintf(end, "]}]}");
+    const char *const texts[] = {
+        ROWWISE, REPLICATE, many,
+        "{\"format\":\"tpview-view-1\",\"outputs\":[{\"name\":\"t\",\"dtype\":\"BF16\",\"shape\":[900,700],"
+        "\"pieces\":[{\"tensor\":\"a\",\"sizes\":[900,700],\"strides\":[1,900]}]}]}"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        tpv_view_t *view = plan(file, texts[i], 1, 0);
+        size_t bytes = tpv_view_stats(view).bytes;
+        char *expected = malloc(bytes), *dense = malloc(bytes);
+        assert_int_equal(tpv_view_gather(view, file->artifact, 0, bytes, expected), TPV_OK);
+        for (size_t low = 0; low < bytes; low += bytes / 3 + 7) {
+            size_t length = bytes - low < 700001 ? bytes - low : 700001;
+            uint64_t digest = 0;
+            memset(dense, 0, bytes);
+            assert_int_equal(tpv_view_gather_digest(view, file->artifact, low, length, dense, &digest), TPV_OK);
+            assert_memory_equal(dense, expected + low, length);
+            assert_int_equal(digest, XXH3_64bits(expected + low, length));
+        }
+        free(expected);
+        free(dense);
+        tpv_view_free(view);
+    }
 }
 
 static void places_without_a_copy(void **state) {
@@ -295,9 +332,13 @@ static void a_file_of_the_dense_form(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(row_parallel_slices),      cmocka_unit_test(transposed),
-        cmocka_unit_test(places_without_a_copy),    cmocka_unit_test(bad_arguments),
-        cmocka_unit_test(a_truncated_file),         cmocka_unit_test(threads_gather_at_the_same_time),
+        cmocka_unit_test(row_parallel_slices),
+        cmocka_unit_test(transposed),
+        cmocka_unit_test(digests_on_the_way),
+        cmocka_unit_test(places_without_a_copy),
+        cmocka_unit_test(bad_arguments),
+        cmocka_unit_test(a_truncated_file),
+        cmocka_unit_test(threads_gather_at_the_same_time),
         cmocka_unit_test(a_file_of_the_dense_form),
     };
     return cmocka_run_group_tests(tests, open_file, close_file);
