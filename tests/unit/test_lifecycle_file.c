@@ -130,6 +130,29 @@ static void looking_does_not_renew_it(void **state) {
     fake_table_free(table);
 }
 
+/* Attaching, progress and the end, each by itself. */
+static void every_sign_of_reading_renews_it(void **state) {
+    (void)state;
+    for (int last = 0; last < 3; last++) {
+        tpv_table_t *table = new_table();
+        tpv_export_t export = make(table, 1);
+        fake_now += TTL / 2;
+        tpv_lease_t lease = attach(table, export, 1);
+        if (last >= 1) {
+            fake_now += TTL / 2;
+            assert_int_equal(tpv_lease_progress(table, lease, 1000), TPV_OK);
+        }
+        if (last >= 2) {
+            fake_now += TTL / 2;
+            assert_true(tpv_lease_end(table, lease));
+        }
+        tpv_export_info_t info;
+        assert_int_equal(tpv_export_read(table, export, &info), TPV_OK);
+        assert_true(info.moved_ns == fake_now);
+        fake_table_free(table);
+    }
+}
+
 static void reading_renews_it(void **state) {
     (void)state;
     tpv_table_t *table = new_table();
@@ -230,6 +253,7 @@ int main(void) {
         cmocka_unit_test(it_outlives_who_fetched_it),
         cmocka_unit_test(a_sweep_after_its_time_removes_the_file_then_frees_the_slot),
         cmocka_unit_test(looking_does_not_renew_it),
+        cmocka_unit_test(every_sign_of_reading_renews_it),
         cmocka_unit_test(reading_renews_it),
         cmocka_unit_test(the_time_runs_from_the_death_of_the_last_reader),
         cmocka_unit_test(the_name_of_a_dead_fetcher_goes),

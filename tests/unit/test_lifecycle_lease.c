@@ -299,6 +299,108 @@ static void closing_ends_what_is_not_attached(void **state) {
     fake_table_free(table);
 }
 
+/* As the process that closes an export leaves both when it is held up between the two steps. */
+static void attaching_to_what_is_being_closed(void **state) {
+    (void)state;
+    tpv_table_t *table = fake_table_new(2, 4);
+    tpv_export_t export = fake_ready(table, 1);
+    tpv_lease_t granted = begin(table, export, 1), attached = begin(table, export, 2);
+    assert_int_equal(tpv_lease_attach(table, attached), TPV_OK);
+    assert_int_equal(tpv_export_withdraw(table, export), TPV_OK);
+    tpv_word_t *word = &tpv_table_export(table, export.slot)->head.word;
+    tpv_word_store(word, tpv_export_word_to(tpv_word_load(word), TPV_EXPORT_CLOSED));
+    assert_int_equal(tpv_lease_attach(table, granted), TPV_ERR_STALE);
+    assert_int_equal(fake_lease_state(table, granted), TPV_LEASE_GRANTED);
+    assert_int_equal(tpv_lease_attach(table, attached), TPV_OK);
+    assert_int_equal(tpv_lease_progress(table, attached, 1), TPV_OK);
+    assert_int_equal(tpv_export_close(table, export), TPV_OK);
+    assert_int_equal(fake_lease_state(table, granted), TPV_LEASE_FREE);
+    assert_int_equal(fake_active(table, export), 1);
+    fake_table_free(table);
+}
+
+/* A process that is held up in tpv_export_close comes to the leases when the slot has another export. */
+static void closing_ends_no_lease_of_another_generation(void **state) {
+    (void)state;
+    tpv_table_t *table = fake_table_new(1, 4);
+    tpv_export_t export = fake_ready(table, 1);
+    tpv_lease_t other = begin(table, export, 1);
+    tpv_word_t *generation = &tpv_table_export(table, export.slot)->head.generation;
+    assert_int_equal(tpv_export_withdraw(table, export), TPV_OK);
+    export.generation++;
+    tpv_word_store(generation, export.generation);
+    assert_int_equal(tpv_export_close(table, export), TPV_OK);
+    assert_int_equal(fake_lease_state(table, other), TPV_LEASE_GRANTED);
+    assert_int_equal(tpv_table_counter(table, TPV_COUNT_LEASES_CLOSED), 0);
+    tpv_word_store(generation, export.generation - 1);
+    export.generation--;
+    assert_int_equal(tpv_export_close(table, export), TPV_OK);
+    assert_int_equal(fake_lease_state(table, other), TPV_LEASE_FREE);
+    assert_int_equal(tpv_table_counter(table, TPV_COUNT_LEASES_CLOSED), 1);
+    fake_table_free(table);
+}
+
+static uint64_t bytes_done(const tpv_table_t *table, tpv_lease_t lease) {
+    return tpv_word_load(&tpv_table_lease(table, lease.slot)->bytes_done) & TPV_MAX_LEASE_BYTES;
+}
+
+/* Threads that tell it out of order must not take back what others said. */
+static void progress_never_goes_down(void **state) {
+    (void)state;
+    tpv_table_t *table = fake_table_new(1, 1);
+    tpv_export_t export = fake_ready(table, 1);
+    tpv_lease_t lease = begin(table, export, 1);
+    assert_int_equal(tpv_lease_attach(table, lease), TPV_OK);
+    assert_int_equal(bytes_done(table, lease), 0);
+    static const uint64_t told[] = {500, 300, 0, 500, 501, UINT64_C(5) << 32, 502};
+    uint64_t most = 0;
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        assert_int_equal(tpv_lease_progress(table, lease, told[i]), TPV_OK);
+        most = told[i] > most ? told[i] : most;
+        assert_true(bytes_done(table, lease) == most);
+    }
+    assert_int_equal(tpv_lease_progress(table, lease, TPV_MAX_LEASE_BYTES + 1), TPV_ERR_ARGUMENT);
+    assert_true(bytes_done(table, lease) == most);
+    assert_true(tpv_lease_end(table, lease));
+    /* The next use of the slot begins with nothing. */
+    lease = begin(table, export, 2);
+    assert_int_equal(bytes_done(table, lease), 0);
+    fake_table_free(table);
+}
+
+static int64_t moved_ns(const tpv_table_t *table, tpv_export_t export) {
+    tpv_export_info_t info;
+    assert_int_equal(tpv_export_read(table, export, &info), TPV_OK);
+    return info.moved_ns;
+}
+
+/* An export's time counts from the last sign that bytes move: each of them by itself, and nothing else. */
+static void what_renews_an_export(void **state) {
+    (void)state;
+    tpv_table_t *table = fake_table_new(1, 2);
+    tpv_export_t export = fake_ready(table, 1);
+    assert_true(moved_ns(table, export) == fake_now);
+    int64_t then = fake_now++;
+    tpv_lease_t lease = begin(table, export, 1), granted = begin(table, export, 2);
+    assert_int_equal(tpv_lease_check(table, lease), TPV_OK);
+    assert_true(moved_ns(table, export) == then);
+    assert_int_equal(tpv_lease_attach(table, lease), TPV_OK);
+    assert_true(moved_ns(table, export) == fake_now);
+    fake_now++;
+    assert_int_equal(tpv_lease_attach(table, lease), TPV_OK);
+    assert_true(moved_ns(table, export) == fake_now);
+    fake_now++;
+    assert_int_equal(tpv_lease_progress(table, lease, 1), TPV_OK);
+    assert_true(moved_ns(table, export) == fake_now);
+    then = fake_now++;
+    assert_int_equal(tpv_lease_check(table, lease), TPV_OK);
+    assert_true(tpv_lease_end(table, granted));
+    assert_true(moved_ns(table, export) == then);
+    assert_true(tpv_lease_end(table, lease));
+    assert_true(moved_ns(table, export) == fake_now);
+    fake_table_free(table);
+}
+
 static void a_full_table_is_swept_once(void **state) {
     (void)state;
     tpv_table_t *table = fake_table_new(2, 2);
@@ -397,6 +499,10 @@ int main(void) {
         cmocka_unit_test(two_groups_with_the_same_rank),
         cmocka_unit_test(a_dead_owner_loses_its_leases),
         cmocka_unit_test(closing_ends_what_is_not_attached),
+        cmocka_unit_test(attaching_to_what_is_being_closed),
+        cmocka_unit_test(closing_ends_no_lease_of_another_generation),
+        cmocka_unit_test(progress_never_goes_down),
+        cmocka_unit_test(what_renews_an_export),
         cmocka_unit_test(a_full_table_is_swept_once),
         cmocka_unit_test(half_a_begin_and_half_an_end),
         cmocka_unit_test(the_checker_finds_and_repairs),
