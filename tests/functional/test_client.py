@@ -1,0 +1,219 @@
+"""The client against a source of the test's making: what it asks, what it believes, and how it ends."""
+
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import LIMIT_S, fetch_command
+from outcomes import failed, within
+from rank import Control
+
+SLACK_S = 5  # what a loaded machine may take beyond a deadline
+
+
+class FakeSource:
+    """Has one artifact's true manifest and answers POST /v1/fetch with `answer`: (HTTP code, body), or None for nothing.
+    With `relay`, a connection to the true source, the fetch takes place before. The requests it got are in `fetches`."""
+
+    def __init__(self, manifest: bytes, answer, relay: Control | None):
+        self.fetches: list[dict] = []
+        self.end = threading.Event()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def reply(self, code: int, body: bytes):
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self):
+                self.reply(200, manifest)
+
+            def do_DELETE(self):
+                self.reply(200, b"{}")
+
+            def do_POST(self):
+                request = self.rfile.read(int(self.headers["Content-Length"]))
+                fake.fetches.append(json.loads(request))
+                if relay is not None:
+                    assert relay.call("POST", "/v1/fetch", request)[0] == 200
+                if answer is None:
+                    fake.end.wait(LIMIT_S)
+                    return
+                code, body = answer
+                self.reply(code, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.thread.start()
+
+    def close(self):
+        self.end.set()
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def fake(tiny, start_service, control):
+    """fake(answer, relay=False): a FakeSource of the artifact "qwen3"."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    connection = control(service)
+    connection.request("GET", "/v1/artifacts/qwen3/manifest")
+    manifest = connection.getresponse().read()
+    made: list[FakeSource] = []
+
+    def start(answer, *, relay: bool = False) -> FakeSource:
+        made.append(FakeSource(manifest, answer, control(service) if relay else None))
+        return made[-1]
+
+    yield start
+    for source in made:
+        source.close()
+
+
+def error(status: str, message: str = "because") -> dict:
+    return {"error": {"status": status, "message": message}}
+
+
+# ---- what it asks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_source_is_told_who_asks_and_how_long(fake, tpview, tmp_path):
+    source = fake((503, error("refused")))
+    command = fetch_command(source.address, tmp_path / "view", tp_size=4, tp_rank=3, deadline=20)
+    failed(tpview(*command, "--comms", 3, "--chunk", "8K"), "because")
+    (asked,) = source.fetches
+    assert 0 < asked["deadline_ms"] <= 20000
+    assert (asked["rank"]["tp_rank"], asked["rank"]["tp_size"], asked["chunk_bytes"]) == (3, 4, 8192)
+    assert asked["rank"]["host"] == os.uname().nodename and asked["rank"]["pid"] > 0
+    assert len(asked["handles"]) == len(set(asked["handles"])) == 3
+
+
+def test_without_a_deadline_none_is_told(fake, tpview):
+    source = fake((503, error("refused")))
+    failed(tpview("fetch", "--source", source.address, "--artifact", "qwen3", "--tp-size", 1, "--tp-rank", 0, "--null"))
+    assert "deadline_ms" not in source.fetches[0]
+
+
+def test_every_fetch_has_an_id_of_its_own(fake, tpview, tmp_path):
+    source = fake((503, error("refused")))
+    for _ in range(3):
+        failed(tpview(*fetch_command(source.address, tmp_path / "view")))
+    assert len({asked["fetch_id"] for asked in source.fetches}) == 3
+    assert len({handle for asked in source.fetches for handle in asked["handles"]}) == 3
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "a b", "a?b", "a%41", "x" * 201, "a\nb"])
+def test_a_name_that_no_artifact_has_is_not_sent(fake, tpview, tmp_path, name):
+    done = tpview(*fetch_command("127.0.0.1:9", tmp_path / "view", artifact=name))
+    assert done.returncode == 2 and "NAME@VERSION" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_no_proxy_is_asked(fake, tpview, tmp_path):
+    source = fake((503, error("refused")))
+    env = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    failed(tpview(*fetch_command(source.address, tmp_path / "view"), env=env), "because")
+
+
+# ---- what it believes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [{}, {"export": "warm"}, {"artifact": "qwen3@1"}, {"export": 1, "artifact": "qwen3@1"},
+                                    {"export": "x" * 8, "artifact": "qwen3@1"}, {"export": "warm", "artifact": "x" * 128},
+                                    b"", b"{", b"[]", b'{"export":"warm","export":"warm","artifact":"a"}'],
+                         ids=lambda answer: repr(answer)[:40])
+def test_an_answer_that_is_not_of_this_api(fake, tpview, tmp_path, answer):
+    """Every byte came, and still: who answers so is no source."""
+    source = fake((200, answer), relay=True)
+    failed(tpview(*fetch_command(source.address, tmp_path / "view")), source.address, "not of this API")
+    assert list(tmp_path.glob("view*")) == []
+
+
+def test_a_relayed_fetch_with_a_true_answer(fake, tpview, check_view, tiny, tmp_path):
+    source = fake((200, {"export": "warm", "artifact": "x" * 96}), relay=True)
+    done = tpview(*fetch_command(source.address, tmp_path / "view"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["artifact"] == "x" * 96
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
+
+
+def test_a_source_that_says_it_sent_and_did_not(fake, tpview, tmp_path):
+    source = fake((200, {"export": "warm", "artifact": "qwen3@1"}))
+    with within(2 + SLACK_S):
+        failed(tpview(*fetch_command(source.address, tmp_path / "view", deadline=2)), "deadline", source.address)
+    assert list(tmp_path.glob("view*")) == []
+
+
+@pytest.mark.parametrize("code, body, words", [
+    (404, error("not_found", "no such thing"), ["no such thing"]),
+    (400, error("a status of the future", "something new"), ["something new"]),
+    (500, b"", ["HTTP 500", "is it tpviewd?"]),
+    (500, b"<html>", ["HTTP 500", "is it tpviewd?"]),
+    (500, {"error": "no object"}, ["HTTP 500", "is it tpviewd?"]),
+    (302, b"", ["HTTP 302", "is it tpviewd?"]),
+])
+def test_an_error_is_passed_on_with_its_source(fake, tpview, tmp_path, code, body, words):
+    source = fake((code, body))
+    with within(SLACK_S):
+        failed(tpview(*fetch_command(source.address, tmp_path / "view")), source.address, *words)
+    assert len(source.fetches) == 1
+    assert list(tmp_path.glob("view*")) == []
+
+
+@pytest.mark.parametrize("status, again", [("no_memory", True), ("unsupported", True), ("refused", False),
+                                           ("deadline", False), ("permission", False), ("peer", False)])
+def test_whole_tensors_only_for_what_the_source_cannot_do(fake, tpview, tmp_path, status, again):
+    """The second request is for one whole tensor; it fails as well, and that is the end."""
+    source = fake((503, error(status)))
+    done = tpview(*fetch_command(source.address, tmp_path / "view"))
+    assert done.returncode == 1 and ("whole tensor" in done.stderr) == again
+    assert [len(asked["view"]["outputs"]) for asked in source.fetches][1:] == [1] * again
+    failed(tpview(*fetch_command(source.address, tmp_path / "view"), "--no-fallback"), "because")
+    assert len(source.fetches) == 1 + again + 1
+
+
+def test_a_source_that_never_answers_a_fetch(fake, tpview, tmp_path):
+    source = fake(None)
+    with within(1 + SLACK_S):
+        failed(tpview(*fetch_command(source.address, tmp_path / "view", deadline=1)), "deadline", source.address)
+    assert list(tmp_path.glob("view*")) == []
+
+
+# ---- into a file -------------------------------------------------------------------------------------------------------
+
+
+def test_two_fetches_into_one_file(large, start_service, in_mid_fetch, tpview, check_view, tmp_path):
+    """The second is refused before anything moves, and harms neither the first nor its file."""
+    service = start_service(f"large@1={large}")
+    first = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
+    failed(tpview(*fetch_command(service.source, tmp_path / "view", artifact="large", tp_size=1)), "another fetch",
+           str(tmp_path / "view"))
+    assert first.poll() is None
+    output, errors = first.communicate(timeout=LIMIT_S)
+    assert first.returncode == 0, errors
+    assert [file.name for file in tmp_path.glob("view*")] == ["view"]
+    assert check_view(large, 1, 0, tmp_path / "view").returncode == 0
+
+
+def test_what_a_killed_fetch_left_is_taken_over(large, tiny, start_service, in_mid_fetch, tpview, check_view, tmp_path):
+    """Longer than what comes after: nothing of it may stay."""
+    service = start_service(f"large@1={large}", f"qwen3@1={tiny('qwen3')}")
+    first = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
+    first.kill()
+    first.wait()
+    assert (tmp_path / "view.partial").exists()
+    done = tpview(*fetch_command(service.source, tmp_path / "view"))
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in tmp_path.glob("view*")] == ["view"]
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
