@@ -222,16 +222,19 @@ def control() -> Iterator[Callable[..., Control]]:
 
 @pytest.fixture
 def start_rank(tpview, control) -> Iterator[Callable[..., Rank]]:
-    """start_rank(service, artifact, tp_size, tp_rank, …): rank.Rank that has asked for its view; keyword `on`: over that
-    connection, else one of its own. The service is one of start_toy_service."""
+    """start_rank(service, artifact, tp_size, tp_rank, …): rank.Rank that has asked for its view, or for the spec `view`;
+    keyword `on`: over that connection, else one of its own. The service is one of start_toy_service."""
     made: list[Rank] = []
 
-    def start(service: Running, artifact="qwen3", tp_size=1, tp_rank=0, *, on: Control | None = None, **more) -> Rank:
-        planned = tpview("plan", "--source", service.source, "--artifact", artifact, "--tp-size", tp_size, "--tp-rank",
-                         tp_rank, "--json")
-        assert planned.returncode == 0, planned.stderr
+    def start(service: Running, artifact="qwen3", tp_size=1, tp_rank=0, *, on: Control | None = None,
+              view: dict | None = None, **more) -> Rank:
+        if view is None:
+            planned = tpview("plan", "--source", service.source, "--artifact", artifact, "--tp-size", tp_size, "--tp-rank",
+                             tp_rank, "--json")
+            assert planned.returncode == 0, planned.stderr
+            view = json.loads(planned.stdout)["view"]
         listed = (on or control(service)).call("GET", f"/v1/artifacts/{artifact}/manifest")[1]
-        made.append(Rank(on or control(service), listed["artifact_id"], json.loads(planned.stdout)["view"], **more))
+        made.append(Rank(on or control(service), listed["artifact_id"], view, **more))
         return made[-1]
 
     yield start

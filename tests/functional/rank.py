@@ -73,7 +73,7 @@ class Rank:
         """Take the source's comms and their greetings."""
         for listener in self.listeners:
             comm, _ = listener.accept()
-            comm.settimeout(LIMIT_S)
+            comm.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", LIMIT_S, 0))
             self.comms.append(comm)
             _, _, number, _, _, self.chunk_bytes, self.bytes, fetch_id = GREETING.unpack(self._message(comm))
             assert number == len(self.comms) - 1 and fetch_id.hex() == self.fetch_id
@@ -81,11 +81,7 @@ class Rank:
     @staticmethod
     def _exactly(comm: socket.socket, count: int) -> bytes:
         data = bytearray(count)
-        got = 0
-        while got < count:
-            more = comm.recv_into(memoryview(data)[got:])
-            assert more, "the source closed the comm"
-            got += more
+        assert comm.recv_into(data, count, socket.MSG_WAITALL) == count, "the source closed the comm"
         return bytes(data)
 
     def _message(self, comm: socket.socket) -> bytes:

@@ -2,22 +2,26 @@
 
 import json
 import os
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import prod
 
 import pytest
 from conftest import LIMIT_S, fetch_command
 from outcomes import failed, within
-from rank import Control
+from rank import GREETING, Control
 
 SLACK_S = 5  # what a loaded machine may take beyond a deadline
 
 
 class FakeSource:
     """Has one artifact's true manifest and answers POST /v1/fetch with `answer`: (HTTP code, body), or None for nothing.
-    With `relay`, a connection to the true source, the fetch takes place before. The requests it got are in `fetches`."""
+    With `relay`, a connection to the true source, the fetch takes place before; else before(request) may do something.
+    The requests it got are in `fetches`."""
 
-    def __init__(self, manifest: bytes, answer, relay: Control | None):
+    def __init__(self, manifest: bytes, answer, relay: Control | None, before):
         self.fetches: list[dict] = []
         self.end = threading.Event()
         fake = self
@@ -45,6 +49,8 @@ class FakeSource:
                 fake.fetches.append(json.loads(request))
                 if relay is not None:
                     assert relay.call("POST", "/v1/fetch", request)[0] == 200
+                if before is not None:
+                    before(fake.fetches[-1])
                 if answer is None:
                     fake.end.wait(LIMIT_S)
                     return
@@ -66,15 +72,15 @@ class FakeSource:
 
 @pytest.fixture
 def fake(tiny, start_service, control):
-    """fake(answer, relay=False): a FakeSource of the artifact "qwen3"."""
+    """fake(answer, …): a FakeSource of the artifact "qwen3"."""
     service = start_service(f"qwen3@1={tiny('qwen3')}")
     connection = control(service)
     connection.request("GET", "/v1/artifacts/qwen3/manifest")
     manifest = connection.getresponse().read()
     made: list[FakeSource] = []
 
-    def start(answer, *, relay: bool = False) -> FakeSource:
-        made.append(FakeSource(manifest, answer, control(service) if relay else None))
+    def start(answer, *, relay: bool = False, before=None) -> FakeSource:
+        made.append(FakeSource(manifest, answer, control(service) if relay else None, before))
         return made[-1]
 
     yield start
@@ -181,6 +187,27 @@ def test_whole_tensors_only_for_what_the_source_cannot_do(fake, tpview, tmp_path
     assert [len(asked["view"]["outputs"]) for asked in source.fetches][1:] == [1] * again
     failed(tpview(*fetch_command(source.address, tmp_path / "view"), "--no-fallback"), "because")
     assert len(source.fetches) == 1 + again + 1
+
+
+BITS = {"BF16": 16}
+
+
+def test_a_broken_comm_is_explained_by_the_source(fake, tpview, build, tmp_path):
+    """The comm breaks first; the source's word about the cause comes a moment later, and is what the user is told."""
+
+    def break_comm(request: dict) -> None:
+        outputs = request["view"]["outputs"]
+        total = sum(prod(output["shape"]) * BITS[output["dtype"]] // 8 for output in outputs)
+        greeting = GREETING.pack(0x47565054, 1, 0, 1, 0, request["chunk_bytes"], total, bytes.fromhex(request["fetch_id"]))
+        name = bytes.fromhex(request["handles"][0])[8:].split(b"\0")[0]
+        with socket.socket(socket.AF_UNIX) as comm:
+            comm.connect(b"\0" + name)
+            comm.sendall(len(greeting).to_bytes(8, "little") + greeting)
+        time.sleep(0.1)  # the moment itself
+
+    source = fake((503, error("refused", "the service is shutting down")), before=break_comm)
+    env = {"NCCL_NET_PLUGIN": str(build / "tests" / "libtoynet.so")}
+    failed(tpview(*fetch_command(source.address, tmp_path / "view"), env=env), source.address, "shutting down")
 
 
 def test_a_source_that_never_answers_a_fetch(fake, tpview, tmp_path):

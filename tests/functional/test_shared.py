@@ -309,6 +309,15 @@ def test_a_fetchers_deadline_is_not_the_waiters(large, serve, fetching, waiting,
     assert result(waiter)["fetched"]
 
 
+def test_a_deadline_is_not_that_of_those_who_come_after(large, serve, fetching, share):
+    service = serve(f"large@1={large}")
+    fetcher = fetching(service, deadline=2)
+    service.process.process.send_signal(signal.SIGSTOP)
+    failed(finished(fetcher), "deadline passed")
+    service.process.process.send_signal(signal.SIGCONT)
+    assert share(service, artifact="large", tp_size=1)["fetched"]
+
+
 def test_a_failure_is_the_waiters_too(large, serve, fetching, waiting, files):
     service = serve(f"large@1={large}")
     fetcher, waiter = fetching(service), waiting(service)
