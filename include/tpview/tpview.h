@@ -13,6 +13,7 @@
  * artifact.h   checkpoints and their identity
  * view.h       TP plans, explicit specs, gathering
  * fetch.h      services, fetching, verifying
+ * fetch_job.h  fetches on a thread of their own
  * shared.h     views that the ranks of one host share
  * lease.h      the table of leases of this host
  */
@@ -21,6 +22,7 @@
 
 #include "tpview/artifact.h"
 #include "tpview/fetch.h"
+#include "tpview/fetch_job.h"
 #include "tpview/lease.h"
 #include "tpview/shared.h"
 #include "tpview/status.h"
@@ -28,5 +30,10 @@
 
 /* The library's version as "major.minor.patch". Static storage. */
 TPV_API const char *tpv_version(void);
+
+/* Grows whenever a public structure or the meaning of a public function changes. A caller that was not compiled against
+ * these very headers (a binding) compares it with TPV_ABI_VERSION of those that it was written for. */
+#define TPV_ABI_VERSION 1u
+TPV_API uint32_t tpv_abi_version(void);
 
 #endif

@@ -1,0 +1,49 @@
+"""Agreement among the ranks of a process group: all go on, or none does."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional
+
+import torch.distributed as dist
+
+from ..errors import Error, PeerLost, PlanError
+
+__all__ = ["agree", "rank_and_size", "same"]
+
+
+def rank_and_size(group: Optional[Any]) -> tuple:
+    """(rank, size) in `group`, or in the default group; (0, 1) where torch.distributed is not in use."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(group), dist.get_world_size(group)
+
+
+def _gather(value: Any, group: Optional[Any]) -> List[Any]:
+    rank, size = rank_and_size(group)
+    if size == 1:
+        return [value]
+    values: List[Any] = [None] * size
+    try:
+        dist.all_gather_object(values, value, group=group)
+    except RuntimeError as error:  # what torch raises for a lost rank and for its own time-out
+        raise PeerLost(f"rank {rank}: the group lost a rank: {error}", stage="agree") from error
+    return values
+
+
+def agree(error: Optional[BaseException], group: Optional[Any]) -> None:
+    """Called by every rank, each with its own failure or None. Returns on all ranks or raises on all: a rank's own
+    failure where there is one, elsewhere tpview.Error naming the first rank that failed."""
+    failures = _gather(None if error is None else f"{type(error).__name__}: {error}", group)
+    if error is not None:
+        raise error
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            raise Error(f"rank {rank} failed, so no rank goes on: {failure}", stage="agree")
+
+
+def same(what: str, value: Any, group: Optional[Any]) -> None:
+    """PlanError on every rank unless all give an equal value."""
+    values = _gather(value, group)
+    for rank, other in enumerate(values):
+        if other != values[0]:
+            raise PlanError(f"the ranks differ in {what}: rank 0 has {values[0]}, rank {rank} has {other}", stage="agree")

@@ -1,0 +1,190 @@
+"""A model's weights in one call: plan, fetch into host staging, verify, then all ranks of the group switch or none."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Mapping, Optional, Union
+
+import torch
+
+from ..errors import PlanError, UsageError
+from ..job import Result
+from ..layout import Layout
+from ..manifest import Manifest
+from ..plan import Plan
+from ..source import Source, connect
+from .group import agree, rank_and_size, same
+from .record import Loader, Recorded, record
+from .tensors import dtype_name, empty, tensors
+
+__all__ = ["Loaded", "load_weight_remote", "update_weight_remote"]
+
+log = logging.getLogger("tpview")
+
+Model = Union[torch.nn.Module, Mapping[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How it went on this rank.
+
+    label:    NAME@VERSION that the model now has.
+    result:   of the fetch.
+    stages:   seconds each of "plan", "fetch", "agree", "install".
+    whole:    tensors that the model's loader took whole.
+    recorded: slices that were recorded, for the next call; None with a tensor-parallel layout.
+    """
+
+    label: str
+    result: Result
+    stages: Dict[str, float]
+    whole: tuple
+    recorded: Optional[Recorded]
+
+
+def load_weight_remote(model: Model, source: Union[Source, str], artifact: str, *, version: Union[str, int, None] = None,
+                       group: Optional[Any] = None, layout: Optional[Layout] = None,
+                       load_weights: Optional[Loader] = None, recorded: Optional[Recorded] = None,
+                       deadline: Optional[float] = None, strict: bool = True) -> Loaded:
+    """Fill the parameters of `model` in place with this rank's share of an artifact.
+
+    model:        a module, or a dict of name -> tensor: CPU tensors or DTensors, of which the local shard is filled.
+    source:       a Source, or an address for connect().
+    artifact, version: as Source.manifest takes them.
+    group:        process group that says rank and size; None: the default group, or one rank.
+    layout:       what this rank needs, with outputs named as the parameters. None: recorded from `load_weights` if it is
+                  given, else Layout.tp(rank, size).
+    load_weights: the model's own loader, which takes an iterator of (name, tensor): its slices are recorded
+                  (tpview.torch.record), so it may fuse and leave out whatever it likes. The parameters may be written to
+                  while it is recorded: give it for a model that is not in use yet, or give `recorded` with it.
+    recorded:     what an earlier call returned for a model of the same class, rank and size and the same index.
+    deadline:     seconds for the fetch; votes of the group wait as long as the group's own time-out.
+    strict:       every parameter must get a value.
+
+    Host memory of this rank's share is taken for staging until the call ends. Nothing of the model changes before every
+    rank has fetched and verified all of its share; then all ranks switch. When any rank fails, every rank raises and the
+    old weights stay. Raises PlanError for names, shapes and dtypes that do not fit, and what Job.wait raises."""
+    mine = connect(source) if isinstance(source, str) else None
+    try:
+        return _load(model, mine or source, artifact, version, group, layout, load_weights, recorded, deadline, strict)
+    finally:
+        if mine:
+            mine.close()
+
+
+def update_weight_remote(model: Model, source: Union[Source, str], artifact: str, *, version: Union[str, int],
+                         **options: Any) -> Loaded:
+    """load_weight_remote of exactly `version` into a model that is in use: the old weights stay on every rank unless all
+    ranks have the new ones whole and verified. `options` are load_weight_remote's; a model with a loader of its own needs
+    `recorded` from its first load, as recording may write to parameters. The switch itself copies parameter by parameter:
+    pause generation around it, or call this where no forward pass runs."""
+    if options.get("load_weights") is not None and options.get("recorded") is None:
+        raise UsageError("update_weight_remote of a model with a loader wants the slices that its first load recorded",
+                         stage="plan")
+    return load_weight_remote(model, source, artifact, version=version, **options)
+
+
+class _Stages(dict):
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self[name] = self.get(name, 0.0) + time.perf_counter() - begin
+
+
+@dataclass
+class _Prepared:
+    plan: Plan
+    install: Callable[[Mapping[str, torch.Tensor]], None]
+    recorded: Optional[Recorded]
+
+
+def _load(model, source, artifact, version, group, layout, load_weights, recorded, deadline, strict) -> Loaded:
+    stages = _Stages()
+    rank, size = rank_and_size(group)
+    prepared: Optional[_Prepared] = None
+    fetched: Optional[Mapping[str, torch.Tensor]] = None
+    result: Optional[Result] = None
+    error: Optional[BaseException] = None
+
+    try:
+        manifest = source.manifest(artifact, version)
+        prepared = stages.timed("plan", lambda: _prepare(model, manifest, layout, load_weights, recorded, rank, size, strict))
+    except Exception as caught:  # every rank must come to the vote
+        error = caught
+    stages.timed("agree", lambda: agree(error, group))
+    stages.timed("agree", lambda: same("artifact and plan", _identity(manifest, layout, size), group))
+
+    try:
+        staging = empty(prepared.plan)
+        with source.fetch(prepared.plan, into=staging, deadline=deadline) as job:
+            result = stages.timed("fetch", job.wait)
+        fetched = tensors(prepared.plan, staging)
+    except Exception as caught:
+        error = caught
+    stages.timed("agree", lambda: agree(error, group))
+    stages.timed("install", lambda: prepared.install(fetched))
+
+    whole = tuple(prepared.recorded.whole) if prepared.recorded else ()
+    log.info("rank %d of %d: %s, %d bytes in %.2f s (%.2f GB/s) from %s, export %s, wire/needed %.5f, %d tensors whole",
+             rank, size, result.label, result.needed_bytes, result.seconds, result.gigabytes_per_second, source.address,
+             result.export, result.wire_bytes / result.needed_bytes if result.needed_bytes else 1.0, len(whole))
+    return Loaded(result.label, result, dict(stages), whole, prepared.recorded)
+
+
+def _identity(manifest: Manifest, layout: Optional[Layout], size: int) -> tuple:
+    """What all ranks must have in common. Slices given one by one differ from rank to rank."""
+    rules = layout._text if layout and not layout._explicit else None
+    return (manifest.artifact_id, size, layout.fuse if layout else False,
+            hashlib.sha256(rules).hexdigest() if rules else "")
+
+
+def _prepare(model, manifest, layout, load_weights, recorded, rank, size, strict) -> _Prepared:
+    parameters = _local_tensors(model)
+    if layout is None and load_weights is not None:
+        recorded = recorded or record(load_weights, manifest, parameters)
+        plan = manifest.plan(recorded.layout(manifest, rank=rank, size=size))
+        return _Prepared(plan, lambda fetched: recorded.install(fetched, parameters, load_weights), recorded)
+    plan = manifest.plan(layout or Layout.tp(rank, size))
+    pairs = _match(plan, parameters, strict)
+
+    def install(fetched: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in pairs.items():
+                parameter.copy_(fetched[name])
+
+    return _Prepared(plan, install, None)
+
+
+def _local_tensors(model: Model) -> Dict[str, torch.Tensor]:
+    named = model if isinstance(model, Mapping) else dict(
+        [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    return {name: (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach() for name, tensor in named.items()}
+
+
+def _match(plan: Plan, parameters: Mapping[str, torch.Tensor], strict: bool) -> Dict[str, torch.Tensor]:
+    """The parameter for each output. Raises PlanError before anything moves."""
+    pairs: Dict[str, torch.Tensor] = {}
+    names = {**{name: name for name in plan.outputs}, **plan.aliases}
+    for name, target in names.items():
+        output, parameter = plan.outputs[target], parameters.get(name)
+        if parameter is None:
+            if name in plan.aliases:
+                continue
+            raise PlanError(f"{name}: the artifact has it, the model has no parameter of that name", stage="plan", tensor=name)
+        if tuple(parameter.shape) != output.shape or dtype_name(parameter.dtype, name) != output.dtype:
+            raise PlanError(f"{name}: the model has {dtype_name(parameter.dtype, name)} {list(parameter.shape)}, this rank's "
+                            f"slice is {output.dtype} {list(output.shape)}", stage="plan", tensor=name)
+        pairs[name] = parameter
+    if strict:
+        filled = {parameter.untyped_storage()._cdata for parameter in pairs.values()}
+        left = [name for name, tensor in parameters.items()
+                if name not in pairs and tensor.untyped_storage()._cdata not in filled]
+        if left:
+            raise PlanError(f"{left[0]}: the model has it, the artifact does not ({len(left)} such parameters and buffers; "
+                            "strict=False leaves them as they are)", stage="plan", tensor=left[0])
+    return pairs
