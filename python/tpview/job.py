@@ -55,7 +55,8 @@ class Job:
     def __init__(self, source: "Source", connection: Any, plan: "Plan", options: FetchOptions, memory: Memory,
                  buffer: Any):
         self.plan, self.buffer = plan, buffer
-        self._source, self._connection, self._memory = source, connection, memory
+        self._source = source
+        self._memory: Optional[Memory] = memory
         self._result: Optional[Result] = None
         pointer = ctypes.c_void_p()
         status = library().tpv_fetch_job_start(connection.pointer, plan.manifest._handle.pointer, plan._handle.pointer,
@@ -63,11 +64,13 @@ class Job:
         if status:
             source._give_back(connection, reusable=True)
         check(status, stage="fetch", peer=source.address)
-        self._handle = Handle(pointer.value, self._end, "fetch")
+        good = self._good = []  # has an item once the fetch has ended well
 
-    def _end(self, pointer: int) -> None:
-        library().tpv_fetch_job_free(pointer)
-        self._source._give_back(self._connection, reusable=self._result is not None)
+        def end(pointer: int) -> None:
+            library().tpv_fetch_job_free(pointer)
+            source._give_back(connection, reusable=bool(good))
+
+        self._handle = Handle(pointer.value, end, "fetch")
 
     @property
     def done(self) -> bool:
@@ -104,11 +107,13 @@ class Job:
                   peer=self._source.address)
             self._result = Result(raw.artifact.decode(), raw.fetch_id.decode(), raw.needed_bytes, raw.wire_bytes,
                                   raw.chunks, raw.seconds, raw.export_kind.decode(), raw.digests_checked, raw.canonical)
+            self._good.append(True)
         return self._result
 
     def close(self) -> None:
         """Cancel what is not done and wait for its end. The destination is the caller's again."""
         self._handle.close()
+        self._memory = None
 
     def __enter__(self) -> "Job":
         return self

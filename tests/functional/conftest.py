@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts" / "lib"), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(ROOT / "scripts" / "lib"), str(Path(__file__).resolve().parent), str(ROOT / "python")]
 
 import service as programs  # noqa: E402
 from checkpoints.models import MODELS, with_layers  # noqa: E402

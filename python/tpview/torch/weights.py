@@ -161,8 +161,7 @@ def _prepare(model, manifest, layout, load_weights, recorded, rank, size, strict
 
 
 def _local_tensors(model: Model) -> Dict[str, torch.Tensor]:
-    named = model if isinstance(model, Mapping) else dict(
-        [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    named = model if isinstance(model, Mapping) else model.state_dict(keep_vars=True)
     return {name: (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach() for name, tensor in named.items()}
 
 

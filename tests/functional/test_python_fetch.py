@@ -1,0 +1,255 @@
+"""The Python package against a running service."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy
+import pytest
+import tpview
+import tpview.numpy
+from conftest import ROOT
+from outcomes import wait_for
+from safetensors.numpy import load_file
+
+
+@pytest.fixture(autouse=True)
+def library(build, monkeypatch):
+    monkeypatch.setenv("TPVIEW_LIBRARY", str(build / "lib" / "libtpview.so"))
+
+
+@pytest.fixture
+def source(start_service, tiny):
+    running = start_service(f"qwen3@1={tiny('qwen3-float32')}", f"qwen3@2={tiny('qwen3-float32', num_hidden_layers=1)}")
+    with tpview.connect(running.source, timeout=20) as source:
+        yield source
+
+
+def values_of(folder) -> dict:
+    values: dict = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        values.update(load_file(shard))
+    return values
+
+
+def fetched(source, plan, **options) -> dict:
+    with source.fetch(plan, deadline=30, **options) as job:
+        job.wait()
+        return {name: array.copy() for name, array in tpview.numpy.tensors(plan, job.buffer).items()}
+
+
+def test_a_manifest_is_the_checkpoints_index(source, tiny):
+    manifest = source.manifest("qwen3@1")
+    values = values_of(tiny("qwen3-float32"))
+    assert {name: info.shape for name, info in manifest.items()} == {name: array.shape for name, array in values.items()}
+    assert manifest.bytes == sum(array.nbytes for array in values.values())
+    assert (manifest.label, manifest.version, manifest["model.norm.weight"].dtype) == ("qwen3@1", "1", "F32")
+
+
+def test_without_a_version_the_newest_is_meant_and_an_exact_one_is_never_another(source):
+    assert source.manifest("qwen3").label == "qwen3@2"
+    assert source.manifest("qwen3", version=1).label == "qwen3@1"
+    for call in (lambda: source.manifest("qwen3@3"), lambda: source.manifest("qwen3", 3), lambda: source.manifest("gpt")):
+        with pytest.raises(tpview.NotFoundError) as caught:
+            call()
+        assert caught.value.stage == "manifest" and caught.value.peer == source.address
+    with pytest.raises(tpview.UsageError):
+        source.manifest("qwen3@1", 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_get_their_slices(source, tiny, rank):
+    plan = source.plan("qwen3@1", tpview.Layout.tp(rank, 2))
+    values = values_of(tiny("qwen3-float32"))
+    got = fetched(source, plan)
+    assert set(got) == set(values)
+    for name, array in values.items():
+        axis = 1 if "o_proj" in name or "down_proj" in name else None if "norm" in name else 0
+        wanted = array if axis is None else numpy.split(array, 2, axis)[rank]
+        numpy.testing.assert_array_equal(got[name], wanted, err_msg=name)
+
+
+def test_slices_given_one_by_one(source, tiny):
+    values = values_of(tiny("qwen3-float32"))["model.layers.0.mlp.up_proj.weight"]
+    rows, columns = values.shape
+    plan = source.plan("qwen3@1", tpview.Layout.slices([
+        ("transposed", "F32", (columns, 3), [
+            tpview.Slice("model.layers.0.mlp.up_proj.weight", (columns, 3), (1, columns), 5 * columns)])]))
+    numpy.testing.assert_array_equal(fetched(source, plan)["transposed"], values[5:8].T)
+
+
+def test_every_kind_of_destination(source):
+    plan = source.plan("qwen3@1", tpview.Layout.tp(0, 4))
+    wanted = fetched(source, plan)
+    array = numpy.zeros(plan.bytes + 3, numpy.uint8)
+    for into in (bytearray(plan.bytes), array, (array.ctypes.data, array.nbytes, array)):
+        with source.fetch(plan, into=into, deadline=30) as job:
+            job.wait()
+        buffer = array if isinstance(into, tuple) else into
+        for name, got in tpview.numpy.tensors(plan, buffer).items():
+            numpy.testing.assert_array_equal(got, wanted[name])
+
+
+def test_bad_destinations_and_numbers_are_refused_before_anything_is_asked_for(source):
+    plan = source.plan("qwen3@1", tpview.Layout.tp(0, 4))
+    room = numpy.zeros((plan.bytes, 2), numpy.uint8)
+    bad = [{"into": bytes(plan.bytes)}, {"into": bytearray(plan.bytes - 1)}, {"into": room[:, 0]}, {"into": "memory"},
+           {"into": (1 << 70, plan.bytes, None)}, {"into": (0, plan.bytes, None)}, {"into": (4096, -1, None)},
+           {"into": (4096, plan.bytes)}, {"comms": 65}, {"comms": -1}, {"comms": 1 << 32}, {"chunk_bytes": 1},
+           {"chunk_bytes": (1 << 64) + 4096}, {"deadline": 0}, {"deadline": -1}]
+    for options in bad:
+        with pytest.raises(tpview.UsageError):
+            source.fetch(plan, **options)
+    for rank, size in ((2, 2), (-1, 2), (0, 0), (0, 1025), (1 << 32, 1 << 33)):
+        with pytest.raises(tpview.UsageError):
+            tpview.Layout.tp(rank, size)
+    with pytest.raises(tpview.PlanError) as caught:
+        source.plan("qwen3@1", tpview.Layout.tp(0, 3))
+    assert caught.value.stage == "plan"
+
+
+def test_a_buffer_cannot_be_resized_while_it_is_fetched_into(source):
+    plan = source.plan("qwen3@1", tpview.Layout.tp(0, 4))
+    memory = bytearray(plan.bytes)
+    with source.fetch(plan, into=memory, deadline=30) as job:
+        with pytest.raises(BufferError):
+            memory.extend(b"more")
+        job.wait()
+    del job
+    memory.extend(b"more")
+
+
+def test_connections_are_kept_and_jobs_run_side_by_side(source):
+    plans = [source.plan("qwen3@1", tpview.Layout.tp(rank, 4)) for rank in range(4)]
+    for _ in range(2):
+        jobs = [source.fetch(plan, deadline=30) for plan in plans]
+        for job in jobs:
+            assert job.wait().label == "qwen3@1"
+            assert job.progress == (job.plan.bytes, job.plan.bytes) and job.done
+            job.close()
+        assert len(source._idle) <= 5
+    source.close()
+    with pytest.raises(tpview.UsageError):
+        source.artifacts()
+
+
+def test_a_source_that_is_not_there():
+    for address in ("unix:/nonexistent/socket", "127.0.0.1:1"):
+        with pytest.raises(tpview.PeerLost) as caught:
+            tpview.connect(address)
+        assert isinstance(caught.value, ConnectionError) and caught.value.peer == address
+    with pytest.raises(tpview.UsageError):
+        tpview.connect("nonsense")
+
+
+@pytest.fixture
+def slow(start_service, large):
+    """A source and the plan of a view that is long enough to be interrupted."""
+    running = start_service(f"large@1={large}")
+    with tpview.connect(running.source) as source:
+        yield running, source, source.plan("large", tpview.Layout.tp(0, 1))
+
+
+def begin(source, plan, **options):
+    """A job of which some bytes have moved."""
+    job = source.fetch(plan, comms=1, chunk_bytes=4096, **options)
+    wait_for(lambda: job.progress[0] > 0, 30, "the fetch's first bytes")
+    return job
+
+
+def test_cancelling_frees_the_memory_and_the_lease(slow, leases):
+    _, source, plan = slow
+    job = begin(source, plan)
+    with pytest.raises(TimeoutError):
+        job.wait(0.01)
+    job.cancel()
+    with pytest.raises(tpview.CancelledError) as caught:
+        job.wait(30)
+    assert caught.value.stage == "fetch"
+    job.close()
+    wait_for(lambda: not leases(), 30, "the end of the lease")
+
+
+def test_leaving_the_block_ends_a_running_fetch(slow, leases):
+    _, source, plan = slow
+    with begin(source, plan):
+        assert leases()
+    wait_for(lambda: not leases(), 30, "the end of the lease")
+
+
+def test_a_deadline_and_a_killed_source(slow):
+    running, source, plan = slow
+    with pytest.raises(tpview.DeadlineError) as caught, source.fetch(plan, comms=1, chunk_bytes=4096, deadline=0.05) as job:
+        job.wait()
+    assert isinstance(caught.value, TimeoutError)
+    with begin(source, plan, deadline=30) as job:
+        running.process.process.kill()
+        with pytest.raises(tpview.PeerLost) as caught:
+            job.wait(30)
+    assert caught.value.peer == source.address
+
+
+def test_interrupting_a_wait(slow):
+    """Ctrl-C gets through while a thread waits for a stopped source."""
+    running, source, plan = slow
+    with begin(source, plan) as job:
+        os.kill(running.process.process.pid, signal.SIGSTOP)
+        try:
+            timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                job.wait(30)
+        finally:
+            os.kill(running.process.process.pid, signal.SIGCONT)
+
+
+def test_handles_stay_in_their_process(source):
+    plan = source.plan("qwen3@1", tpview.Layout.tp(0, 1))
+    for thing in (source, plan.manifest._handle, plan._handle):
+        with pytest.raises(TypeError):
+            pickle.dumps(thing)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            source.fetch(plan)
+        except tpview.UsageError as error:
+            code = 0 if "fork" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert fetched(source, plan)
+
+
+def test_importing_is_light_and_a_wrong_library_is_told(build, tmp_path):
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "TPVIEW_LIBRARY": str(tmp_path / "libtpview.so")}
+    script = ("import sys, tpview\nassert not {'torch', 'numpy'} & set(sys.modules)\n"
+              "try: tpview.connect('unix:/x')\nexcept tpview.UnsupportedError as error: print(error)\n")
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "cannot load" in done.stdout and "TPVIEW_LIBRARY" in done.stdout, done
+    environ["TPVIEW_LIBRARY"] = str(build / "lib" / "libnccl-net-tpview.so")
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert "has no tpv_version" in done.stdout, done
+
+
+def test_many_fetches_leak_nothing(source):
+    plan = source.plan("qwen3@1", tpview.Layout.tp(0, 4))
+    memory = bytearray(plan.bytes)
+
+    def round_trip():
+        with source.fetch(plan, into=memory, deadline=30) as job:
+            job.wait()
+
+    for _ in range(5):
+        round_trip()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(30):
+        round_trip()
+    deadline = time.monotonic() + 10
+    while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,293 @@
+"""The PyTorch side of the Python package: tensors, recorded slices, loading and updating in a group of ranks."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import tpview
+from conftest import ROOT
+from tpview.manifest import TensorInfo
+
+torch = pytest.importorskip("torch")
+
+import tpview.torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def library(build, monkeypatch):
+    monkeypatch.setenv("TPVIEW_LIBRARY", str(build / "lib" / "libtpview.so"))
+
+
+def values_of(folder) -> dict:
+    values: dict = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        values.update(load_file(shard))
+    return values
+
+
+@pytest.fixture
+def source(start_service, tiny):
+    running = start_service(f"qwen3@1={tiny('qwen3')}", f"qwen3@2={tiny('qwen3', num_hidden_layers=1)}",
+                            f"tied@1={tiny('qwen3-tied')}", f"fp8@1={tiny('qwen3-fp8')}")
+    with tpview.connect(running.source, timeout=20) as source:
+        yield source
+
+
+@pytest.mark.parametrize("name, kind", [("qwen3", "qwen3"), ("fp8", "qwen3-fp8")])
+def test_tensors_share_the_destination_and_have_the_files_values(source, tiny, name, kind):
+    plan = source.plan(f"{name}@1", tpview.Layout.tp(0, 1))
+    memory = tpview.torch.empty(plan)
+    with source.fetch(plan, into=memory, deadline=30) as job:
+        job.wait()
+    got, wanted = tpview.torch.tensors(plan, memory), values_of(tiny(kind))
+    assert set(got) == set(wanted)
+    for key, tensor in wanted.items():
+        assert got[key].dtype == tensor.dtype and got[key].shape == tensor.shape
+        assert torch.equal(got[key].contiguous().view(torch.uint8), tensor.contiguous().view(torch.uint8)), key
+    assert got["model.norm.weight"].untyped_storage().data_ptr() == memory.untyped_storage().data_ptr()
+
+
+def test_an_alias_is_the_very_tensor(source):
+    plan = source.plan("tied", tpview.Layout.tp(0, 2))
+    memory = tpview.torch.empty(plan)
+    with source.fetch(plan, into=memory, deadline=30) as job:
+        job.wait()
+    got = tpview.torch.tensors(plan, memory)
+    assert got["lm_head.weight"] is got["model.embed_tokens.weight"]
+
+
+# ---- recording ----
+
+MANIFEST = {"q": TensorInfo("q", "F32", (8, 4), 128), "k": TensorInfo("k", "F32", (4, 4), 64),
+            "v": TensorInfo("v", "F32", (4,), 16)}
+
+
+def fresh(values):
+    """A loader may change what it is given."""
+    return ((name, tensor.clone()) for name, tensor in values.items())
+
+
+def replay(load, parameters_of):
+    """What load() leaves in the parameters with real tensors, and what the recording of it leaves."""
+    values = {name: torch.arange(info.bytes // 4, dtype=torch.float32).reshape(info.shape) + 100 * index
+              for index, (name, info) in enumerate(MANIFEST.items())}
+    wanted, target = parameters_of("cpu"), parameters_of("cpu")
+    load(wanted)(fresh(values))
+    absent = parameters_of("meta")
+    recorded = tpview.torch.record(load(absent), MANIFEST, absent)
+    fetched = {name: torch.as_strided(values[tensor], box.sizes, box.strides, box.offset).contiguous()
+               for (tensor, box), name in recorded.sources().items()}
+    fetched.update({name: values[name].clone() for name in recorded.whole})
+    recorded.install(fetched, target, load(target))
+    for name, tensor in wanted.items():
+        assert torch.equal(target[name], tensor), name
+    return recorded
+
+
+def one(shape):
+    return lambda device: {"p": torch.zeros(shape, device=device), "o": torch.zeros(shape, device=device)}
+
+
+def loader(**by_name):
+    """A loader that calls by_name[tensor's name](parameters, tensor)."""
+
+    def load(parameters):
+        def load_weights(tensors):
+            for name, tensor in tensors:
+                if name in by_name:
+                    by_name[name](parameters, tensor)
+        return load_weights
+    return load
+
+
+PURE = {
+    "narrow": ((4, 4), lambda p, t: p["p"].copy_(t.narrow(0, 4, 4))),
+    "index": ((2, 3), lambda p, t: p["p"].copy_(t[2:8:3, 1:])),
+    "assigned": ((4, 4), lambda p, t: p["p"].__setitem__(slice(1, 3), t[5:7])),
+    "chunk and transpose": ((4, 4), lambda p, t: p["p"].copy_(t.chunk(2)[1].t())),
+    "reshape": ((2, 16), lambda p, t: p["p"].copy_(t.view(2, 4, 4).flatten(1))),
+    "permute": ((4, 2, 4), lambda p, t: p["p"].copy_(t.view(2, 4, 4).permute(1, 0, 2))),
+    "contiguous": ((4, 8), lambda p, t: p["p"].data.copy_(t.t().contiguous())),
+    "same dtype": ((8, 4), lambda p, t: p["p"].copy_(t.to(torch.float32).detach().clone())),
+    "split": ((2, 4), lambda p, t: p["p"].copy_(torch.split(t, [2, 6])[0])),
+    "expand": ((3, 4), lambda p, t: p["p"].copy_(t[0].expand(3, 4))),
+    "twice": ((8, 4), lambda p, t: (p["p"].copy_(t), p["o"].copy_(t))),
+}
+
+
+@pytest.mark.parametrize("shape, copy", PURE.values(), ids=PURE)
+def test_views_are_recorded(shape, copy):
+    recorded = replay(loader(q=copy), one(shape))
+    assert not recorded.whole and recorded.copies and recorded.unused == ["k", "v"]
+
+
+NEEDS_VALUES = {
+    "arithmetic": lambda p, t: p["p"].copy_(t + 1),
+    "in place": lambda p, t: p["p"].copy_(t.mul_(2)),
+    "changed by an operator": lambda p, t: p["p"].copy_(doubled(t)),
+    "changed in part": lambda p, t: (t.__setitem__(0, 7.0), p["p"].copy_(t)),
+    "changed through a view": lambda p, t: (t[2:4].zero_(), p["p"].copy_(t)),
+    "another dtype": lambda p, t: p["p"].copy_(t.to(torch.bfloat16)),
+    "concatenated": lambda p, t: p["p"].copy_(torch.cat([t[4:], t[:4]])),
+    "broadcast": lambda p, t: p["p"].copy_(t[:1]),
+    "a value": lambda p, t: p["p"].fill_(float(t.sum())),
+    "reordered copy viewed": lambda p, t: p["p"].copy_(t.t().contiguous().view(8, 4)),
+    "out": lambda p, t: (torch.neg(t, out=t), p["p"].copy_(t)),
+    "indexed by a list": lambda p, t: p["p"].copy_(t[[7, 6, 5, 4, 3, 2, 1, 0]]),
+}
+
+
+def doubled(tensor):
+    tensor *= 2
+    return tensor
+
+
+@pytest.mark.parametrize("copy", NEEDS_VALUES.values(), ids=NEEDS_VALUES)
+def test_what_needs_values_is_loaded_whole(copy):
+    recorded = replay(loader(q=copy, k=lambda p, t: p["o"].__setitem__(slice(0, 4), t)), one((8, 4)))
+    assert recorded.whole == ["q"]
+    assert [record.tensor for record in recorded.copies] == ["k"]
+
+
+def test_a_parameter_that_is_not_there_any_more_or_smaller_is_told_before_anything_changes():
+    parameters = one((8, 4))("meta")
+    recorded = tpview.torch.record(loader(q=lambda p, t: p["p"].copy_(t), k=lambda p, t: p["o"][:4].copy_(t))(parameters),
+                                   MANIFEST, parameters)
+    fetched = {name: torch.ones(box.sizes) for (_, box), name in recorded.sources().items()}
+    for target in ({"o": torch.zeros(8, 4)}, {"p": torch.zeros(7, 4), "o": torch.zeros(8, 4)}):
+        with pytest.raises(tpview.PlanError) as caught:
+            recorded.install(fetched, target)
+        assert caught.value.tensor == "q" and not target["o"].any()
+
+
+# ---- loading ----
+
+def shard(values: dict, rank: int, size: int) -> dict:
+    def cut(name, tensor):
+        axis = 1 if "o_proj" in name or "down_proj" in name else None if "norm" in name else 0
+        return tensor if axis is None else tensor.chunk(size, axis)[rank].contiguous()
+    return {name: cut(name, tensor) for name, tensor in values.items()}
+
+
+def test_a_dict_of_tensors_is_filled(source, tiny):
+    wanted = values_of(tiny("qwen3"))
+    model = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
+    loaded = tpview.torch.load_weight_remote(model, source, "qwen3@1", deadline=30)
+    assert loaded.label == "qwen3@1" and set(loaded.stages) == {"plan", "fetch", "agree", "install"}
+    for name, tensor in wanted.items():
+        assert torch.equal(model[name], tensor), name
+
+
+def test_a_fused_loader_is_followed_without_a_rule(source, tiny):
+    """Rank 1 of 2 of an engine that fuses q, k, v and leaves out the head."""
+    wanted = values_of(tiny("qwen3"))
+    size, rank = 2, 1
+    layers = [f"model.layers.{layer}.self_attn." for layer in range(2)]
+    share = {part: wanted[layers[0] + f"{part}_proj.weight"].shape[0] // size for part in "qkv"}
+    columns = wanted[layers[0] + "q_proj.weight"].shape[1]
+    model = {layer + "qkv": torch.zeros(sum(share.values()), columns, dtype=torch.bfloat16) for layer in layers}
+
+    def load_weights(tensors):
+        offsets = {"q": 0, "k": share["q"], "v": share["q"] + share["k"]}
+        for name, tensor in tensors:
+            layer, _, last = name.partition("self_attn.")
+            if last[1:] != "_proj.weight" or last[0] not in share:
+                continue
+            part = last[0]
+            model[layer + "self_attn.qkv"].narrow(0, offsets[part], share[part]).copy_(
+                tensor.narrow(0, rank * share[part], share[part]))
+
+    loaded = tpview.torch.load_weight_remote(model, source, "qwen3@1", load_weights=load_weights, deadline=30)
+    assert loaded.result.needed_bytes == sum(tensor.nbytes for tensor in model.values()) and not loaded.whole
+    for layer in layers:
+        parts = [wanted[layer + f"{part}_proj.weight"].chunk(size)[rank] for part in "qkv"]
+        assert torch.equal(model[layer + "qkv"], torch.cat(parts))
+    update = tpview.torch.update_weight_remote
+    with pytest.raises(tpview.UsageError):
+        update(model, source, "qwen3", version=1, load_weights=load_weights)
+    assert update(model, source, "qwen3", version=1, load_weights=load_weights, recorded=loaded.recorded,
+                  deadline=30).recorded is loaded.recorded
+
+
+def test_models_that_do_not_fit_are_refused_and_stay_as_they_were(source, tiny):
+    wanted = values_of(tiny("qwen3"))
+    fits = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
+    norm = "model.norm.weight"
+    for wrong in ({**fits, norm: torch.zeros(7, dtype=torch.bfloat16)}, {**fits, norm: torch.zeros(320)},
+                  {name: tensor for name, tensor in fits.items() if name != norm},
+                  {**fits, "extra.weight": torch.zeros(3)}):
+        with pytest.raises(tpview.PlanError) as caught:
+            tpview.torch.load_weight_remote(wrong, source, "qwen3@1", deadline=30)
+        assert caught.value.tensor in (norm, "extra.weight")
+        assert not any(tensor.any() for tensor in wrong.values())
+    with pytest.raises(tpview.NotFoundError):
+        tpview.torch.update_weight_remote(fits, source, "qwen3", version=9)
+
+
+RANK = textwrap.dedent("""
+    import os, sys, torch, torch.distributed as dist, tpview, tpview.torch
+    rank, size, store, source, version, fail = int(sys.argv[1]), 2, *sys.argv[2:6]
+    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size)
+    connected = tpview.connect(source)
+    plan = connected.plan("qwen3@1", tpview.Layout.tp(rank, size))
+    model = {name: torch.zeros(o.shape, dtype=tpview.torch.dtype_of(o.dtype)) for name, o in plan.outputs.items()}
+    tpview.torch.load_weight_remote(model, connected, "qwen3@1", deadline=30)
+    before = {name: tensor.clone() for name, tensor in model.items()}
+    try:
+        # With fail, rank 1 has no time: no rank may take the version.
+        deadline = 1e-9 if fail == "fail" and rank == 1 else 30
+        wanted = version if fail != "differ" or rank == 0 else "1"
+        tpview.torch.update_weight_remote(model, connected, "qwen3", version=wanted, deadline=deadline)
+        print("updated", flush=True)
+    except tpview.Error as error:
+        print(type(error).__name__, error, flush=True)
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.items())
+    torch.save(model, f"{store}.{rank}")
+    dist.destroy_process_group()
+""")
+
+
+def run_group(source, tmp_path, build, version, fail) -> list[str]:
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    ranks = [subprocess.Popen([sys.executable, script, str(rank), tmp_path / "store", source.address, version, fail],
+                              env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    try:
+        ended = [rank.communicate(timeout=120) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    for rank, (_, errors) in zip(ranks, ended):
+        assert rank.returncode == 0, errors
+    return [out.strip() for out, _ in ended]
+
+
+@pytest.fixture
+def versions(start_service, tiny):
+    """Two versions of one model with different values."""
+    running = start_service(f"qwen3@1={tiny('qwen3')}", f"qwen3@2={tiny('qwen3', seed=7)}")
+    with tpview.connect(running.source, timeout=20) as source:
+        yield source
+
+
+def test_a_group_loads_and_updates(versions, tiny, tmp_path, build):
+    assert run_group(versions, tmp_path, build, "2", "no") == ["updated", "updated"]
+    wanted = values_of(tiny("qwen3", seed=7))
+    for rank in range(2):
+        got = torch.load(tmp_path / f"store.{rank}")
+        for name, tensor in shard(wanted, rank, 2).items():
+            assert torch.equal(got[name], tensor), name
+
+
+def test_when_one_rank_fails_no_rank_takes_the_version(versions, tmp_path, build):
+    said = run_group(versions, tmp_path, build, "2", "fail")
+    assert said[0].startswith("Error rank 1 failed") and said[1].startswith("DeadlineError"), said
+
+
+def test_ranks_that_mean_different_versions_are_told(versions, tmp_path, build):
+    said = run_group(versions, tmp_path, build, "2", "differ")
+    assert all(line.startswith("PlanError the ranks differ") for line in said), said
