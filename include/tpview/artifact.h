@@ -76,7 +76,10 @@ typedef struct tpv_tensor {
     uint64_t offset;              /* of the first byte in that file; 0 in an index from a manifest */
 } tpv_tensor_t;
 
-/* What planning reads of config.json. A number that the file does not have is 0, a text "". */
+/*
+ * What planning reads of config.json. A number that the file does not have is 0, a text "". A value of a kind that the
+ * field cannot have counts as missing, and planning refuses when it needs the field; nothing else of the file matters.
+ */
 typedef struct tpv_model_config {
     bool present; /* false: no config.json */
     char model_type[64];
@@ -85,6 +88,7 @@ typedef struct tpv_model_config {
     uint64_t num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim;
     uint64_t weight_block_size[2]; /* rows and columns of a quantisation block */
     bool tie_word_embeddings;
+    uint32_t unusable; /* bit for each field whose value is of another kind than it must be; for tpview's own use */
 } tpv_model_config_t;
 
 typedef struct tpv_artifact tpv_artifact_t;
@@ -96,8 +100,8 @@ typedef bool (*tpv_progress_t)(void *user, uint64_t bytes_done, uint64_t bytes_t
  * Open the checkpoint at `path` (a folder or a .safetensors file), check every header and map the data read-only.
  * In a folder, the files that model.safetensors.index.json lists count, and no others; without it model.safetensors, or
  * else the only .safetensors file. Every file stays open until the artifact is closed. No data byte is read.
- * Errors: TPV_ERR_NOT_FOUND, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY; TPV_ERR_FORMAT for each fault of a header, the index or
- * config.json, naming file, tensor and reason. The caller owns *artifact.
+ * Errors: TPV_ERR_NOT_FOUND, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY; TPV_ERR_FORMAT for each fault of a header or the index, and
+ * for a config.json that is no JSON object, naming file, tensor and reason. The caller owns *artifact.
  */
 TPV_API tpv_status_t tpv_artifact_open(const char *path, tpv_artifact_t **artifact);
 

@@ -8,14 +8,15 @@
 static const struct {
     const char *name;
     size_t place;
+    uint32_t bit; /* 0: not used by plans */
 } numbers[] = {
-    {"hidden_size", offsetof(tpv_model_config_t, hidden_size)},
-    {"intermediate_size", offsetof(tpv_model_config_t, intermediate_size)},
-    {"vocab_size", offsetof(tpv_model_config_t, vocab_size)},
-    {"num_hidden_layers", offsetof(tpv_model_config_t, num_hidden_layers)},
-    {"num_attention_heads", offsetof(tpv_model_config_t, num_attention_heads)},
-    {"num_key_value_heads", offsetof(tpv_model_config_t, num_key_value_heads)},
-    {"head_dim", offsetof(tpv_model_config_t, head_dim)},
+    {"hidden_size", offsetof(tpv_model_config_t, hidden_size), TPV_CONFIG_HIDDEN_SIZE},
+    {"intermediate_size", offsetof(tpv_model_config_t, intermediate_size), 0},
+    {"vocab_size", offsetof(tpv_model_config_t, vocab_size), 0},
+    {"num_hidden_layers", offsetof(tpv_model_config_t, num_hidden_layers), TPV_CONFIG_HIDDEN_LAYERS},
+    {"num_attention_heads", offsetof(tpv_model_config_t, num_attention_heads), TPV_CONFIG_ATTENTION_HEADS},
+    {"num_key_value_heads", offsetof(tpv_model_config_t, num_key_value_heads), TPV_CONFIG_KEY_VALUE_HEADS},
+    {"head_dim", offsetof(tpv_model_config_t, head_dim), TPV_CONFIG_HEAD_DIM},
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
@@ -30,61 +31,71 @@ static const json_t *member(const json_t *first, const json_t *second, const cha
     return value && !json_is_null(value) ? value : NULL;
 }
 
-static tpv_status_t read_number(const json_t *value, const char *name, uint64_t *number) {
-    if (!value) return TPV_OK;
-    if (!json_is_integer(value) || json_integer_value(value) < 0)
-        return tpv_error_set(TPV_ERR_FORMAT, "%s is not a non-negative integer", name);
+static bool read_number(const json_t *value, uint64_t *number) {
+    if (!value) return true;
+    if (!json_is_integer(value) || json_integer_value(value) < 0) return false;
     *number = (uint64_t)json_integer_value(value);
-    return TPV_OK;
+    return true;
 }
 
-static tpv_status_t read_text(const json_t *value, const char *name, char *text, size_t size) {
-    if (!value) return TPV_OK;
-    if (!json_is_string(value)) return tpv_error_set(TPV_ERR_FORMAT, "%s is not a string", name);
-    if (json_string_length(value) >= size)
-        return tpv_error_set(TPV_ERR_FORMAT, "%s has %zu bytes: expected at most %zu", name, json_string_length(value),
-                             size - 1);
+static bool read_text(const json_t *value, char *text, size_t size) {
+    if (!value) return true;
+    if (!json_is_string(value) || json_string_length(value) >= size) return false;
     memcpy(text, json_string_value(value), json_string_length(value) + 1);
-    return TPV_OK;
+    return true;
 }
 
-static tpv_status_t read_quantisation(const json_t *value, tpv_model_config_t *config) {
-    if (!value) return TPV_OK;
-    if (!json_is_object(value)) return tpv_error_set(TPV_ERR_FORMAT, "quantization_config is not an object");
-    TPV_TRY(read_text(member(value, NULL, "quant_method"), "quantization_config.quant_method", config->quant_method,
-                      sizeof config->quant_method));
-    const json_t *block = member(value, NULL, "weight_block_size");
-    if (!block) return TPV_OK;
-    if (!json_is_array(block) || json_array_size(block) != 2)
-        return tpv_error_set(TPV_ERR_FORMAT, "quantization_config.weight_block_size is not an array of two integers");
-    for (size_t i = 0; i < 2; i++) {
-        const json_t *extent = json_array_get(block, i);
-        if (!json_is_integer(extent) || json_integer_value(extent) < 1)
-            return tpv_error_set(TPV_ERR_FORMAT, "quantization_config.weight_block_size has an item that is not a "
-                                                 "positive integer");
-        config->weight_block_size[i] = (uint64_t)json_integer_value(extent);
-    }
-    return TPV_OK;
+static bool read_block_size(const json_t *value, uint64_t block[2]) {
+    if (!value) return true;
+    uint64_t extents[2] = {0};
+    if (!json_is_array(value) || json_array_size(value) != 2) return false;
+    for (size_t i = 0; i < 2; i++)
+        if (!read_number(json_array_get(value, i), &extents[i]) || extents[i] == 0) return false;
+    memcpy(block, extents, sizeof extents);
+    return true;
 }
 
-static tpv_status_t read_fields(const json_t *top, const json_t *text, tpv_model_config_t *config) {
+static void read_fields(const json_t *top, const json_t *text, tpv_model_config_t *config) {
     for (size_t i = 0; i < NUMBERS; i++)
-        TPV_TRY(read_number(member(text, top, numbers[i].name), numbers[i].name, number_at(config, numbers[i].place)));
-    TPV_TRY(read_text(member(top, text, "model_type"), "model_type", config->model_type, sizeof config->model_type));
-    TPV_TRY(read_quantisation(member(top, text, "quantization_config"), config));
+        if (!read_number(member(text, top, numbers[i].name), number_at(config, numbers[i].place)))
+            config->unusable |= numbers[i].bit;
+    if (!read_text(member(top, text, "model_type"), config->model_type, sizeof config->model_type))
+        config->unusable |= TPV_CONFIG_MODEL_TYPE;
+    const json_t *quantisation = member(top, text, "quantization_config");
+    read_text(member(quantisation, NULL, "quant_method"), config->quant_method, sizeof config->quant_method);
+    if ((quantisation && !json_is_object(quantisation)) ||
+        !read_block_size(member(quantisation, NULL, "weight_block_size"), config->weight_block_size))
+        config->unusable |= TPV_CONFIG_WEIGHT_BLOCK_SIZE;
     const json_t *tie = member(text, top, "tie_word_embeddings");
-    if (tie && !json_is_boolean(tie))
-        return tpv_error_set(TPV_ERR_FORMAT, "tie_word_embeddings is neither true nor false");
+    if (tie && !json_is_boolean(tie)) config->unusable |= TPV_CONFIG_TIE_WORD_EMBEDDINGS;
     config->tie_word_embeddings = json_is_true(tie);
-    return TPV_OK;
 }
 
 tpv_status_t tpv_config_read(const json_t *json, tpv_model_config_t *config) {
     *config = (tpv_model_config_t){.present = true};
     if (!json_is_object(json)) return tpv_error_set(TPV_ERR_FORMAT, "not an object");
     const json_t *text = member(json, NULL, "text_config");
-    if (text && !json_is_object(text)) return tpv_error_set(TPV_ERR_FORMAT, "text_config is not an object");
-    return read_fields(json, text, config);
+    read_fields(json, text, config);
+    /* Which of the two a field would come from is not known then. */
+    if (text && !json_is_object(text)) config->unusable = TPV_CONFIG_ALL;
+    return TPV_OK;
+}
+
+tpv_status_t tpv_config_need(const tpv_model_config_t *config, uint32_t fields) {
+    static const char *const texts[] = {
+        "hidden_size is not a non-negative integer",
+        "num_hidden_layers is not a non-negative integer",
+        "num_attention_heads is not a non-negative integer",
+        "num_key_value_heads is not a non-negative integer",
+        "head_dim is not a non-negative integer",
+        "model_type is not a string of at most 63 bytes",
+        "quantization_config.weight_block_size is not an array of two positive integers",
+        "tie_word_embeddings is neither true nor false"};
+    if (config->unusable == TPV_CONFIG_ALL && fields)
+        return tpv_error_set(TPV_ERR_PLAN, "config.json: text_config is not an object");
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (config->unusable & fields & 1u << i) return tpv_error_set(TPV_ERR_PLAN, "config.json: %s", texts[i]);
+    return TPV_OK;
 }
 
 static tpv_status_t refuse_unknown(const json_t *json, const json_t *known, const char *where) {
@@ -100,7 +111,7 @@ static tpv_status_t refuse_unknown(const json_t *json, const json_t *known, cons
 tpv_status_t tpv_config_read_strict(const json_t *json, tpv_model_config_t *config) {
     *config = (tpv_model_config_t){.present = true};
     if (!json_is_object(json)) return tpv_error_set(TPV_ERR_FORMAT, "not an object");
-    TPV_TRY(read_fields(json, NULL, config));
+    read_fields(json, NULL, config);
     /* Whatever is not written back was not understood. */
     json_t *known = tpv_config_json(config);
     if (!known) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to read a config");
@@ -112,25 +123,37 @@ tpv_status_t tpv_config_read_strict(const json_t *json, tpv_model_config_t *conf
     return status;
 }
 
+/* The value, or what stands for one of the wrong kind; NULL when it is missing. Takes over `value`. */
+static json_t *shown(const tpv_model_config_t *config, uint32_t bit, json_t *value) {
+    if (!(config->unusable & bit)) return value;
+    json_decref(value);
+    return json_real(0.5);
+}
+
+static int put(json_t *json, const char *name, json_t *value) {
+    return value ? json_object_set_new(json, name, value) : 0;
+}
+
+static json_t *block_size_json(const tpv_model_config_t *config) {
+    const uint64_t *block = config->weight_block_size;
+    return block[0] > 0 ? json_pack("[I, I]", (json_int_t)block[0], (json_int_t)block[1]) : NULL;
+}
+
 json_t *tpv_config_json(const tpv_model_config_t *config) {
-    json_t *json = json_object();
-    int bad = json ? 0 : -1;
-    if (*config->model_type) bad |= json_object_set_new(json, "model_type", json_string(config->model_type));
+    json_t *json = json_object(), *quantisation = json_object();
+    json_t *type = *config->model_type ? json_string(config->model_type) : NULL;
+    int bad = put(json, "model_type", shown(config, TPV_CONFIG_MODEL_TYPE, type));
     for (size_t i = 0; i < NUMBERS; i++) {
         uint64_t number = *(const uint64_t *)(const void *)((const char *)config + numbers[i].place);
-        if (number > 0) bad |= json_object_set_new(json, numbers[i].name, json_integer((json_int_t)number));
+        json_t *value = number > 0 ? json_integer((json_int_t)number) : NULL;
+        bad |= put(json, numbers[i].name, shown(config, numbers[i].bit, value));
     }
-    if (*config->quant_method || config->weight_block_size[0] > 0) {
-        json_t *quantisation = json_object();
-        if (*config->quant_method)
-            bad |= json_object_set_new(quantisation, "quant_method", json_string(config->quant_method));
-        if (config->weight_block_size[0] > 0)
-            bad |= json_object_set_new(quantisation, "weight_block_size",
-                                       json_pack("[I, I]", (json_int_t)config->weight_block_size[0],
-                                                 (json_int_t)config->weight_block_size[1]));
-        bad |= json_object_set_new(json, "quantization_config", quantisation);
-    }
-    if (config->tie_word_embeddings) bad |= json_object_set_new(json, "tie_word_embeddings", json_true());
+    if (*config->quant_method) bad |= put(quantisation, "quant_method", json_string(config->quant_method));
+    bad |= put(quantisation, "weight_block_size", shown(config, TPV_CONFIG_WEIGHT_BLOCK_SIZE, block_size_json(config)));
+    if (json_object_size(quantisation) > 0) bad |= json_object_set(json, "quantization_config", quantisation);
+    json_decref(quantisation);
+    json_t *tie = config->tie_word_embeddings ? json_true() : NULL;
+    bad |= put(json, "tie_word_embeddings", shown(config, TPV_CONFIG_TIE_WORD_EMBEDDINGS, tie));
     if (bad == 0) return json;
     json_decref(json);
     return NULL;

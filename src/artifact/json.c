@@ -156,6 +156,22 @@ tpv_status_t tpv_json_items(tpv_json_text_t text, tpv_json_item_t visit, void *u
     return TPV_OK;
 }
 
+/* jansson stops behind the second name: tell it as it is written. */
+static tpv_status_t refuse_twice(tpv_json_text_t text, const json_error_t *error) {
+    size_t end = error->position > 0 && (size_t)error->position <= text.length ? (size_t)error->position : 0;
+    size_t begin = end > 0 ? end - 1 : 0;
+    if (begin == 0 || text.start[begin] != '"') return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: a name appears twice");
+    do {
+        begin--;
+        size_t slashes = 0;
+        while (slashes < begin && text.start[begin - slashes - 1] == '\\')
+            slashes++;
+        if (text.start[begin] == '"' && slashes % 2 == 0) break;
+    } while (begin > 0);
+    return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: the name %.*s appears twice",
+                         (int)(end - begin < 200 ? end - begin : 200), text.start + begin);
+}
+
 tpv_status_t tpv_json_parse(tpv_json_text_t text, size_t limit, json_t **json) {
     if (text.length > limit)
         return tpv_error_set(TPV_ERR_FORMAT, "a value of %zu bytes: expected at most %zu", text.length, limit);
@@ -170,7 +186,7 @@ tpv_status_t tpv_json_parse(tpv_json_text_t text, size_t limit, json_t **json) {
     case json_error_invalid_utf8:
         return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: invalid UTF-8");
     case json_error_duplicate_key:
-        return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: a name appears twice");
+        return refuse_twice(text, &error);
     case json_error_null_character:
     case json_error_null_byte_in_key:
         return tpv_error_set(TPV_ERR_FORMAT, "bad JSON: a zero byte in a string");

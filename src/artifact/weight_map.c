@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "artifact/json.h"
+#include "artifact/json_python.h"
 #include "base/error.h"
 
 #define MAX_FILES 16384u
@@ -81,7 +81,7 @@ static tpv_status_t visit_top(void *user, const char *name, tpv_json_text_t valu
     tpv_status_t status = TPV_OK;
     if (strcmp(name, "weight_map") != 0) {
         json_t *json = NULL;
-        status = tpv_json_parse(value, OTHER_BYTES, &json);
+        status = tpv_json_parse_python(value, OTHER_BYTES, &json);
         json_decref(json);
     } else if (parser->seen) {
         return tpv_error_set(TPV_ERR_FORMAT, "weight_map appears twice");

@@ -1,6 +1,7 @@
 /* From TP rules to a spec: one output for each tensor, or for each group of tensors that an engine keeps in one. */
 #include <string.h>
 
+#include "artifact/config.h"
 #include "artifact/json.h"
 #include "base/error.h"
 #include "view/plan_cut.h"
@@ -123,6 +124,7 @@ static tpv_status_t plan_tied(planner_t *planner, bool *tied) {
     const tpv_artifact_t *artifact = planner->cutter.artifact;
     const tpv_tensor_t *embedding = tpv_artifact_find(artifact, EMBEDDING);
     const tpv_tensor_t *head = tpv_artifact_find(artifact, HEAD);
+    if (embedding) TPV_TRY(tpv_config_need(planner->cutter.config, TPV_CONFIG_TIE_WORD_EMBEDDINGS));
     *tied = planner->cutter.config->tie_word_embeddings && embedding;
     if (!*tied) return TPV_OK;
     if (head && (head->dtype != embedding->dtype || head->dims != embedding->dims ||

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "artifact/config.h"
 #include "base/error.h"
 #include "view/plan_rules.h"
 #include "view/spec.h"
@@ -75,12 +76,16 @@ tpv_status_t tpv_rules_builtin(const tpv_model_config_t *config, tpv_rules_t *ru
     if (!config->present)
         return tpv_error_set(TPV_ERR_PLAN, "the checkpoint has no config.json that tells its model_type: give a plan "
                                            "file");
+    TPV_TRY(tpv_config_need(config, TPV_CONFIG_MODEL_TYPE));
     unsigned family = family_of(config);
     if (family == 0)
         return tpv_error_set(TPV_ERR_PLAN,
                              "model_type \"%s\" has no built-in plan (llama, mistral, qwen2, qwen3, qwen3_moe and "
                              "mixtral have): give a plan file",
                              config->model_type);
+    TPV_TRY(tpv_config_need(config, TPV_CONFIG_HIDDEN_LAYERS | TPV_CONFIG_ATTENTION_HEADS | TPV_CONFIG_KEY_VALUE_HEADS |
+                                        TPV_CONFIG_HEAD_DIM | TPV_CONFIG_TIE_WORD_EMBEDDINGS));
+    if (config->head_dim == 0) TPV_TRY(tpv_config_need(config, TPV_CONFIG_HIDDEN_SIZE));
     if (config->num_attention_heads == 0 || config->num_hidden_layers == 0)
         return tpv_error_set(TPV_ERR_PLAN, "config.json lacks num_attention_heads or num_hidden_layers, which the "
                                            "built-in plan needs");

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "artifact/config.h"
 #include "base/checked.h"
 #include "base/error.h"
 
@@ -185,6 +186,7 @@ static tpv_status_t cut_follower(const tpv_cutter_t *cutter, const tpv_tensor_t 
         if (weight->dims >= 2 && cut->axis == (int)weight->dims - 1) whole(cut);
         return TPV_OK;
     }
+    TPV_TRY(tpv_config_need(cutter->config, TPV_CONFIG_WEIGHT_BLOCK_SIZE));
     if (is_block_grid(tensor, weight, cutter->config->weight_block_size))
         return cut_block_scale(cutter, tensor, weight, &weight_cut, cut);
     return tpv_error_set(TPV_ERR_PLAN,

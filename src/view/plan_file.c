@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "artifact/config.h"
 #include "artifact/json.h"
 #include "base/error.h"
 #include "view/fields.h"
@@ -90,5 +91,6 @@ tpv_status_t tpv_rules_read_json(const tpv_model_config_t *config, const char *j
         rules->texts = root;
         status = read_plan(config, root, rules, builtin);
     }
-    return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "plan file");
+    if (status != TPV_OK) return tpv_error_prefix(status, "plan file");
+    return tpv_config_need(config, TPV_CONFIG_ATTENTION_HEADS | TPV_CONFIG_KEY_VALUE_HEADS);
 }

@@ -119,7 +119,7 @@ static const struct {
     {"{\"weight_map\":[]}", TPV_ERR_FORMAT, "weight_map: bad JSON at byte 0: expected an object"},
     {"{\"weight_map\":{" SHARDS "},\"weight_map\":{" SHARDS "}}", TPV_ERR_FORMAT, "weight_map appears twice"},
     {"{\"metadata\":{\"a\":1,\"a\":2},\"weight_map\":{" SHARDS "}}", TPV_ERR_FORMAT,
-     "metadata: bad JSON: a name appears twice"},
+     "metadata: bad JSON: the name \"a\" appears twice"},
     {"{\"weight_map\":{" SHARDS ",\"a\":\"m-1.safetensors\"}}", TPV_ERR_FORMAT, "tensor \"a\" appears twice"},
     {"{\"weight_map\":{" SHARDS ",\"a\":\"m-2.safetensors\"}}", TPV_ERR_FORMAT, "tensor \"a\" appears twice"},
     {"{\"weight_map\":{\"a\":1}}", TPV_ERR_FORMAT, "weight_map: tensor \"a\": its file is not a string"},
@@ -237,25 +237,10 @@ static const struct {
     const char *config, *expected;
 } config_faults[] = {
     {"", "bad JSON: *"},
+    {"{\"a\":nan}", "bad JSON: *"},
     {"[1]", "not an object"},
-    {"{\"hidden_size\":1,\"hidden_size\":2}", "bad JSON: a name appears twice"},
-    {"{\"hidden_size\":-1}", "hidden_size is not a non-negative integer"},
-    {"{\"num_key_value_heads\":8.0}", "num_key_value_heads is not a non-negative integer"},
-    {"{\"head_dim\":\"128\"}", "head_dim is not a non-negative integer"},
-    {"{\"text_config\":{\"vocab_size\":[]}}", "vocab_size is not a non-negative integer"},
-    {"{\"text_config\":\"llama\"}", "text_config is not an object"},
-    {"{\"model_type\":7}", "model_type is not a string"},
-    {"{\"model_type\":\"0123456789012345678901234567890123456789012345678901234567890123\"}",
-     "model_type has 64 bytes: expected at most 63"},
-    {"{\"tie_word_embeddings\":1}", "tie_word_embeddings is neither true nor false"},
-    {"{\"quantization_config\":[]}", "quantization_config is not an object"},
-    {"{\"quantization_config\":{\"quant_method\":1}}", "quantization_config.quant_method is not a string"},
-    {"{\"quantization_config\":{\"weight_block_size\":128}}",
-     "quantization_config.weight_block_size is not an array of two integers"},
-    {"{\"quantization_config\":{\"weight_block_size\":[128]}}",
-     "quantization_config.weight_block_size is not an array of two integers"},
-    {"{\"quantization_config\":{\"weight_block_size\":[128,0]}}",
-     "quantization_config.weight_block_size has an item that is not a positive integer"},
+    {"{\"hidden_size\":1,\"hidden_size\":2}", "bad JSON: the name \"hidden_size\" appears twice"},
+    {"{\"x\":{\"a\\\\\\\"b\":1,\"a\\\\\\\"b\":2}}", "bad JSON: the name \"a\\\\\\\"b\" appears twice"},
 };
 
 static void each_fault_of_the_config_has_its_message(void **state) {

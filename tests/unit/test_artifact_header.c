@@ -86,7 +86,7 @@ static const struct {
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, "header: tensor \"a\": data_offsets is missing"},
     {"{\"a\":{" U8_1 ",\"x\":1}}", 1,
      "header: tensor \"a\": unknown field \"x\": expected dtype, shape and data_offsets"},
-    {"{\"a\":{" U8_1 ",\"dtype\":\"U8\"}}", 1, "header: tensor \"a\": bad JSON: a name appears twice"},
+    {"{\"a\":{" U8_1 ",\"dtype\":\"U8\"}}", 1, "header: tensor \"a\": bad JSON: the name \"dtype\" appears twice"},
     /* dtypes */
     {"{\"a\":{\"dtype\":\"U9\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
      "header: tensor \"a\": unknown dtype \"U9\": expected one of the safetensors format, such as BF16"},
@@ -168,7 +168,7 @@ static const struct {
     {"{\"__metadata__\":null}", 0, "header: __metadata__: bad JSON at byte 0: expected an object"},
     {"{\"__metadata__\":{\"a\":1}}", 0, "header: __metadata__: the value of \"a\" is not a string"},
     {"{\"__metadata__\":{\"a\":[[[[[]]]]]}}", 0, "header: __metadata__: the value of \"a\" is not a string"},
-    {"{\"__metadata__\":{\"a\":\"b\",\"a\":\"c\"}}", 0, "header: __metadata__: bad JSON: a name appears twice"},
+    {"{\"__metadata__\":{\"a\":\"b\",\"a\":\"c\"}}", 0, "header: __metadata__: bad JSON: the name \"a\" appears twice"},
     {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "header: __metadata__ appears twice"},
 };
 

@@ -191,7 +191,7 @@ static void plan_file_faults(void **state) {
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{},\"heads\":{\"m\":{}}}", TPV_ERR_FORMAT,
          "plan file: heads of \"m\": \"count\" is missing"},
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise\",\"m\":\"rowwise\"}}", TPV_ERR_FORMAT,
-         "plan file: bad JSON: a name appears twice"},
+         "plan file: bad JSON: the name \"m\" appears twice"},
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"replicate\"}}", TPV_ERR_PLAN,
          "stack: no rule of the plan matches it, and \"default\" is not \"replicate\""},
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise\",\"*\":\"rowwise\"}}", TPV_ERR_PLAN,

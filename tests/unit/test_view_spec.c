@@ -220,7 +220,7 @@ static void grammar_faults(void **state) {
         {ONE("[4,6]", "{\"tensor\":\"m\",\"sizes\":[4,6],\"to\":{\"tensor\":\"m\"}}"),
          "view spec: output o, piece 0: unknown key \"tensor\""},
         {ONE("[4,6]", "{\"tensor\":\"m\",\"sizes\":[4,6],\"sizes\":[4,6]}"),
-         "view spec: output o, piece 0: bad JSON: a name appears twice"},
+         "view spec: output o, piece 0: bad JSON: the name \"sizes\" appears twice"},
         {ONE("[4,6]", "{\"tensor\":\"m\",\"sizes\":[4,6]},"),
          "view spec: pieces of output o: bad JSON at byte 30: expected a value"},
     };
