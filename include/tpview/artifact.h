@@ -98,10 +98,11 @@ typedef bool (*tpv_progress_t)(void *user, uint64_t bytes_done, uint64_t bytes_t
 
 /*
  * Open the checkpoint at `path` (a folder or a .safetensors file), check every header and map the data read-only.
- * In a folder, the files that model.safetensors.index.json lists count, and no others; without it model.safetensors, or
- * else the only .safetensors file. Every file stays open until the artifact is closed. No data byte is read.
- * Errors: TPV_ERR_NOT_FOUND, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY; TPV_ERR_FORMAT for each fault of a header or the index, and
- * for a config.json that is no JSON object, naming file, tensor and reason. The caller owns *artifact.
+ * In a folder, the tensors that model.safetensors.index.json lists count, each in the file that it says, and a warning
+ * tells of others; without it model.safetensors, or else the only .safetensors file. Every file stays open until the
+ * artifact is closed. No data byte is read. Errors: TPV_ERR_NOT_FOUND, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY;
+ * TPV_ERR_FORMAT for each fault of a header or the index, and for a config.json that is no JSON object, naming file,
+ * tensor and reason. The caller owns *artifact.
  */
 TPV_API tpv_status_t tpv_artifact_open(const char *path, tpv_artifact_t **artifact);
 

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "artifact/artifact.h"
 #include "artifact/config.h"
@@ -14,6 +13,7 @@
 #include "artifact/safetensors.h"
 #include "artifact/weight_map.h"
 #include "base/error.h"
+#include "base/log.h"
 
 /* Names as transformers writes them (utils/__init__.py: SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, CONFIG_NAME). */
 #define SINGLE_NAME "model.safetensors"
@@ -45,19 +45,57 @@ static tpv_status_t open_files(tpv_artifact_t *artifact, const char *folder, cha
     return TPV_OK;
 }
 
+/* Not what macOS puts beside files ("._NAME"). */
+static int is_safetensors(const struct dirent *entry) {
+    const char *suffix = strrchr(entry->d_name, '.');
+    return entry->d_name[0] != '.' && strcmp(suffix ? suffix : "", ".safetensors") == 0;
+}
+
+static bool is_listed(const tpv_weight_map_t *map, const char *name) {
+    for (uint32_t i = 0; i < map->file_count; i++)
+        if (strcmp(map->files[i], name) == 0) return true;
+    return false;
+}
+
+/* How many files the index does not list, and the name of one, model.safetensors before others. */
+static size_t count_extra_files(const char *folder, const tpv_weight_map_t *map, char name[256]) {
+    struct dirent **entries = NULL;
+    int count = scandir(folder, &entries, is_safetensors, alphasort);
+    size_t extras = 0;
+    for (int i = 0; i < count; i++) {
+        if (!is_listed(map, entries[i]->d_name) && (extras++ == 0 || strcmp(entries[i]->d_name, SINGLE_NAME) == 0))
+            snprintf(name, 256, "%s", entries[i]->d_name);
+        free(entries[i]);
+    }
+    free(entries);
+    return extras;
+}
+
+/* The index decides; one line says what it leaves out. */
+static void warn_of_extras(const char *folder, const tpv_weight_map_t *map, size_t tensors, const tpv_tensor_t *first) {
+    char name[256], of_tensors[512] = "", of_files[320] = "";
+    size_t files = count_extra_files(folder, map, name);
+    if (tensors > 0)
+        snprintf(of_tensors, sizeof of_tensors, "%zu tensors (\"%.150s\" in %.200s%s)", tensors, first->name,
+                 map->files[first->shard], tensors > 1 ? ", …" : "");
+    if (files > 0)
+        snprintf(of_files, sizeof of_files, "%s%zu files (%s%s)", tensors > 0 ? " and " : "", files, name,
+                 files > 1 ? ", …" : "");
+    if (tensors > 0 || files > 0)
+        TPV_WARN("%s: ignored what the %s does not list: %s%s", folder, INDEX_NAME, of_tensors, of_files);
+}
+
 static tpv_status_t open_indexed(tpv_artifact_t *artifact, const char *folder, const char *text, size_t length) {
     tpv_weight_map_t map = {0};
     tpv_status_t status = tpv_weight_map_parse(text, length, &map);
     if (status == TPV_OK) status = open_files(artifact, folder, map.files, map.file_count);
+    size_t ignored = 0;
+    tpv_tensor_t first;
+    if (status == TPV_OK) status = tpv_weight_map_apply(&map, artifact, &ignored, &first);
     if (status == TPV_OK) status = tpv_artifact_seal(artifact);
-    if (status == TPV_OK) status = tpv_weight_map_check(&map, artifact);
+    if (status == TPV_OK) warn_of_extras(folder, &map, ignored, &first);
     tpv_weight_map_free(&map);
     return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "%.400s/%s", folder, INDEX_NAME);
-}
-
-static int is_safetensors(const struct dirent *entry) {
-    const char *suffix = strrchr(entry->d_name, '.');
-    return suffix && strcmp(suffix, ".safetensors") == 0;
 }
 
 /* The file that holds the checkpoint of a folder without an index; the caller frees *name. */
@@ -95,22 +133,6 @@ static tpv_status_t open_single(tpv_artifact_t *artifact, const char *folder) {
     return status;
 }
 
-/* With both forms in a folder, transformers would read model.safetensors: leave no doubt about which bytes are meant.
- */
-static tpv_status_t refuse_both(const tpv_artifact_t *artifact, const char *folder) {
-    char *path = NULL;
-    TPV_TRY(join(folder, SINGLE_NAME, &path));
-    bool listed = false;
-    for (uint32_t i = 0; i < artifact->file_count; i++)
-        listed = listed || strcmp(artifact->files[i].path, path) == 0;
-    tpv_status_t status = TPV_OK;
-    if (!listed && access(path, F_OK) == 0)
-        status = tpv_error_set(TPV_ERR_FORMAT, "%.500s is not listed in the %s beside it: remove one of them", path,
-                               INDEX_NAME);
-    free(path);
-    return status;
-}
-
 static tpv_status_t open_weights(tpv_artifact_t *artifact, const char *folder) {
     char *path = NULL, *text = NULL;
     size_t length = 0;
@@ -121,7 +143,7 @@ static tpv_status_t open_weights(tpv_artifact_t *artifact, const char *folder) {
     if (status != TPV_OK) return status;
     status = open_indexed(artifact, folder, text, length);
     free(text);
-    return status == TPV_OK ? refuse_both(artifact, folder) : status;
+    return status;
 }
 
 static tpv_status_t read_config(tpv_artifact_t *artifact, const char *folder) {

@@ -101,15 +101,6 @@ static int by_name(const void *left, const void *right) {
     return strcmp(((const tpv_tensor_t *)left)->name, ((const tpv_tensor_t *)right)->name);
 }
 
-static tpv_status_t refuse_duplicate(const tpv_artifact_t *artifact, const tpv_tensor_t *one, const tpv_tensor_t *two) {
-    if (artifact->file_count == 0 || one->shard == two->shard)
-        return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" appears twice", one->name);
-    uint32_t first = one->shard < two->shard ? one->shard : two->shard;
-    uint32_t second = one->shard < two->shard ? two->shard : one->shard;
-    return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" appears twice: in %.300s and in %.300s", one->name,
-                         artifact->files[first].path, artifact->files[second].path);
-}
-
 /* Names, dtypes by name and shapes, in the order of names; the files and places do not count. */
 static tpv_status_t digest_index(tpv_artifact_t *artifact) {
     tpv_identity_t identity = tpv_identity_begin("tpview-index-1");
@@ -129,7 +120,8 @@ tpv_status_t tpv_artifact_seal(tpv_artifact_t *artifact) {
     if (artifact->count > 1) qsort(artifact->tensors, artifact->count, sizeof *artifact->tensors, by_name);
     for (size_t i = 0; i < artifact->count; i++) {
         const tpv_tensor_t *tensor = &artifact->tensors[i];
-        if (i > 0 && by_name(tensor - 1, tensor) == 0) return refuse_duplicate(artifact, tensor - 1, tensor);
+        if (i > 0 && by_name(tensor - 1, tensor) == 0)
+            return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" appears twice", tensor->name);
         if (!tpv_add_fits(artifact->bytes, tensor->bytes, &artifact->bytes))
             return tpv_error_set(TPV_ERR_FORMAT, "the sizes of all tensors overflow 64 bits");
     }

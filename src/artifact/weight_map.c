@@ -2,6 +2,7 @@
 #include "artifact/weight_map.h"
 
 #include <search.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,9 +69,12 @@ static tpv_status_t visit_tensor(void *user, const char *name, tpv_json_text_t v
     parser_t *parser = user;
     json_t *json = NULL;
     tpv_tensor_t tensor = {.name = name, .dtype = TPV_DTYPE_U8};
-    tpv_status_t status = tpv_json_parse(value, 6 * MAX_FILE_NAME + 2, &json);
+    tpv_status_t status = tpv_json_parse(value, 6 * (MAX_FILE_NAME + 2) + 2, &json);
     if (status == TPV_OK && !json_is_string(json)) status = tpv_error_set(TPV_ERR_FORMAT, "its file is not a string");
-    if (status == TPV_OK) status = number_file(parser, json_string_value(json), &tensor.shard);
+    if (status == TPV_OK) {
+        const char *file = json_string_value(json);
+        status = number_file(parser, strncmp(file, "./", 2) == 0 ? file + 2 : file, &tensor.shard);
+    }
     json_decref(json);
     if (status == TPV_OK) status = tpv_artifact_add(parser->map->expected, &tensor);
     return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "tensor \"%.200s\"", name);
@@ -111,21 +115,46 @@ void tpv_weight_map_free(tpv_weight_map_t *map) {
     *map = (tpv_weight_map_t){0};
 }
 
-tpv_status_t tpv_weight_map_check(const tpv_weight_map_t *map, const tpv_artifact_t *artifact) {
-    const tpv_artifact_t *expected = map->expected;
-    for (size_t i = 0; i < expected->count || i < artifact->count; i++) {
-        const tpv_tensor_t *wanted = i < expected->count ? &expected->tensors[i] : NULL;
-        const tpv_tensor_t *found = i < artifact->count ? &artifact->tensors[i] : NULL;
-        int order = !wanted ? 1 : !found ? -1 : strcmp(wanted->name, found->name);
-        if (order < 0)
-            return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" is not in %.255s, which should hold it",
-                                 wanted->name, map->files[wanted->shard]);
-        if (order > 0)
-            return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" of %.255s is not in weight_map", found->name,
-                                 map->files[found->shard]);
-        if (wanted->shard != found->shard)
+/* What the map says of a tensor of a file; SIZE_MAX: not this one. */
+static size_t place_in_map(const tpv_weight_map_t *map, const tpv_tensor_t *tensor) {
+    const tpv_tensor_t *expected = tpv_artifact_find(map->expected, tensor->name);
+    return expected && expected->shard == tensor->shard ? (size_t)(expected - map->expected->tensors) : SIZE_MAX;
+}
+
+/* `others`: the tensors that are not listed where they lie. */
+static tpv_status_t refuse_missing(const tpv_weight_map_t *map, const tpv_tensor_t *wanted, const tpv_tensor_t *others,
+                                   size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(others[i].name, wanted->name) == 0)
             return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" lies in %.255s, but weight_map says %.255s",
-                                 found->name, map->files[found->shard], map->files[wanted->shard]);
+                                 wanted->name, map->files[others[i].shard], map->files[wanted->shard]);
+    return tpv_error_set(TPV_ERR_FORMAT, "tensor \"%.200s\" is not in %.255s, which should hold it", wanted->name,
+                         map->files[wanted->shard]);
+}
+
+tpv_status_t tpv_weight_map_apply(const tpv_weight_map_t *map, tpv_artifact_t *artifact, size_t *ignored,
+                                  tpv_tensor_t *first) {
+    const tpv_artifact_t *expected = map->expected;
+    bool *found = calloc(expected->count, sizeof *found);
+    tpv_tensor_t *others = malloc((artifact->count + 1) * sizeof *others);
+    tpv_status_t status = TPV_OK;
+    size_t kept = 0, other_count = 0;
+    if (!found || !others) status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for an index");
+    for (size_t i = 0; status == TPV_OK && i < artifact->count; i++) {
+        size_t place = place_in_map(map, &artifact->tensors[i]);
+        if (place == SIZE_MAX) {
+            others[other_count++] = artifact->tensors[i];
+        } else {
+            found[place] = true;
+            artifact->tensors[kept++] = artifact->tensors[i];
+        }
     }
-    return TPV_OK;
+    for (size_t i = 0; status == TPV_OK && i < expected->count; i++)
+        if (!found[i]) status = refuse_missing(map, &expected->tensors[i], others, other_count);
+    if (status == TPV_OK) artifact->count = kept;
+    *ignored = other_count;
+    if (other_count > 0) *first = others[0];
+    free(others);
+    free(found);
+    return status;
 }

@@ -15,7 +15,12 @@ typedef struct tpv_weight_map {
 tpv_status_t tpv_weight_map_parse(const char *text, size_t length, tpv_weight_map_t *map);
 void tpv_weight_map_free(tpv_weight_map_t *map);
 
-/* Check that a sealed artifact has the map's tensors, each in the map's file, and no other. TPV_ERR_FORMAT. */
-tpv_status_t tpv_weight_map_check(const tpv_weight_map_t *map, const tpv_artifact_t *artifact);
+/*
+ * Take out of a table that is not sealed yet what the map does not list, and copies in other files than it says. The
+ * map's tensors that remain wanting are TPV_ERR_FORMAT. Returns in *ignored how many were taken out, and in *first, if
+ * any, the first of them, whose name lives as long as the artifact.
+ */
+tpv_status_t tpv_weight_map_apply(const tpv_weight_map_t *map, tpv_artifact_t *artifact, size_t *ignored,
+                                  tpv_tensor_t *first);
 
 #endif
