@@ -132,6 +132,27 @@ tpv_status_t tpv_json_members(tpv_json_text_t text, tpv_json_visit_t visit, void
     return TPV_OK;
 }
 
+typedef struct {
+    const char *const *names;
+    tpv_json_text_t *values;
+} picked_t;
+
+static tpv_status_t pick_member(void *user, const char *name, tpv_json_text_t value) {
+    picked_t *picked = user;
+    for (size_t i = 0; picked->names[i]; i++) {
+        if (strcmp(picked->names[i], name) != 0) continue;
+        if (picked->values[i].start) return tpv_error_set(TPV_ERR_FORMAT, "\"%s\" appears twice", name);
+        picked->values[i] = value;
+        return TPV_OK;
+    }
+    return tpv_error_set(TPV_ERR_FORMAT, "unknown key \"%.100s\"", name);
+}
+
+tpv_status_t tpv_json_pick(tpv_json_text_t text, const char *const *names, tpv_json_text_t *values) {
+    picked_t picked = {names, values};
+    return tpv_json_members(text, pick_member, &picked);
+}
+
 tpv_status_t tpv_json_items(tpv_json_text_t text, tpv_json_item_t visit, void *user) {
     cursor_t cursor = {text, 0};
     skip_space(&cursor);

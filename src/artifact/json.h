@@ -27,6 +27,12 @@ typedef tpv_status_t (*tpv_json_visit_t)(void *user, const char *name, tpv_json_
  * left to the visitor. TPV_ERR_FORMAT says what is wrong at which byte, TPV_ERR_NO_MEMORY, or what a visit returned. */
 tpv_status_t tpv_json_members(tpv_json_text_t text, tpv_json_visit_t visit, void *user);
 
+/* Walk an object of which every member must be one of `names` (which ends with NULL) and stand there once; values[i] is
+ * the text of names[i], with `start` NULL when it is not there. `values` is all zero before. Errors of
+ * tpv_json_members.
+ */
+tpv_status_t tpv_json_pick(tpv_json_text_t text, const char *const *names, tpv_json_text_t *values);
+
 /* Called for each item of an array with the text of its value, whose syntax has yet to be checked. */
 typedef tpv_status_t (*tpv_json_item_t)(void *user, size_t index, tpv_json_text_t value);
 

@@ -106,6 +106,23 @@ static void closed(void *user, void *attached) {
     tpv_route_fetch_lost(user, attached);
 }
 
+static bool needed(const void *attached) {
+    return tpv_route_fetch_goes_on(attached);
+}
+
+static bool reserve_body(void *user, size_t bytes) {
+    return tpv_store_reserve_request(((tpv_service_t *)user)->store, bytes);
+}
+
+static void unreserve_body(void *user, size_t bytes) {
+    tpv_store_unreserve(((tpv_service_t *)user)->store, bytes);
+}
+
 tpv_http_handler_t tpv_api_handler(tpv_service_t *service) {
-    return (tpv_http_handler_t){.user = service, .handle = handle, .resumed = resumed, .closed = closed};
+    return (tpv_http_handler_t){.user = service,
+                                .handle = handle,
+                                .resumed = resumed,
+                                .closed = closed,
+                                .needed = needed,
+                                .bodies = {service, reserve_body, unreserve_body}};
 }

@@ -3,28 +3,34 @@
 #include <jansson.h>
 #include <microhttpd.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "service/connections.h"
 #include "service/listen.h"
 #include "service/request.h"
 
 #define HTTP_THREADS 4
-#define MOST_CONNECTIONS 1024
-#define MOST_UPLOAD_BYTES (256u << 20) /* of all bodies that are being read */
+#define MOST_WAITING 768u              /* connections whose requests are not served, half as many for each address */
+#define SLACK 256u                     /* connections that are on their way out */
+#define DESCRIPTORS_OF_A_CONNECTION 2u /* a served one has comms as well */
+#define OTHER_DESCRIPTORS 128u
 
 typedef struct {
     struct MHD_Daemon *daemon;
     tpv_http_server_t *server;
+    tpv_connections_t *connections;
     bool is_tcp, wants_token;
 } listener_t;
 
@@ -35,20 +41,23 @@ struct tpv_http_server {
     unsigned char token_digest[SHA256_DIGEST_LENGTH];
     char addresses[512];
     char unix_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
-    int unix_lock;              /* while unix_path is not empty */
-    atomic_uint pending;        /* exchanges; relaxed: a count to look at */
-    atomic_size_t upload_bytes; /* relaxed: a bound, not a balance to the byte at each moment */
+    int unix_lock;       /* while unix_path is not empty */
+    atomic_uint pending; /* exchanges; relaxed: a count to look at */
 };
 
 struct tpv_exchange {
     listener_t *listener;
     struct MHD_Connection *connection;
     char *method, *path;
-    char *body;
-    size_t length, reserved;
+    tpv_body_t body;
+    size_t received; /* of the body, also what was not kept */
     bool seen, authorised, too_long, resumed, answered;
     void *user;
 };
+
+static tpv_connection_t *connection_of(struct MHD_Connection *connection) {
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
 
 /* ---- answers ---- */
 
@@ -81,13 +90,15 @@ static unsigned code_of(tpv_status_t status) {
 }
 
 static void queue(tpv_exchange_t *exchange, unsigned code, const char *type, char *text) {
-    struct MHD_Response *response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+    size_t bytes = strlen(text);
+    struct MHD_Response *response = MHD_create_response_from_buffer(bytes, text, MHD_RESPMEM_MUST_FREE);
     if (!response) {
         free(text);
         return; /* the connection is closed without an answer */
     }
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     if (code == MHD_HTTP_UNAUTHORIZED) MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    tpv_connection_transfer(connection_of(exchange->connection), bytes);
     exchange->answered = MHD_queue_response(exchange->connection, code, response) == MHD_YES;
     MHD_destroy_response(response);
 }
@@ -118,8 +129,12 @@ const char *tpv_exchange_path(const tpv_exchange_t *exchange) {
 }
 
 const char *tpv_exchange_body(const tpv_exchange_t *exchange, size_t *length) {
-    *length = exchange->length;
-    return exchange->body ? exchange->body : "";
+    *length = exchange->body.length;
+    return exchange->body.bytes ? exchange->body.bytes : "";
+}
+
+void tpv_exchange_drop_body(tpv_exchange_t *exchange) {
+    tpv_body_clear(&exchange->body, &exchange->listener->server->options.handler.bodies);
 }
 
 bool tpv_exchange_trusted(const tpv_exchange_t *exchange) {
@@ -139,10 +154,7 @@ void *tpv_exchange_user(const tpv_exchange_t *exchange) {
 }
 
 void *tpv_exchange_attach(tpv_exchange_t *exchange, void *attached) {
-    void **place = MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-    void *before = *place;
-    *place = attached;
-    return before;
+    return tpv_connection_attach(connection_of(exchange->connection), attached);
 }
 
 void tpv_exchange_suspend(tpv_exchange_t *exchange) {
@@ -180,27 +192,15 @@ static tpv_exchange_t *exchange_create(listener_t *listener, struct MHD_Connecti
     return exchange;
 }
 
-static void exchange_take(tpv_exchange_t *exchange, const char *data, size_t bytes) {
-    tpv_http_server_t *server = exchange->listener->server;
-    if (exchange->too_long || !exchange->authorised) return;
-    size_t needed = exchange->length + bytes + 1;
-    if (needed > exchange->reserved) {
-        size_t reserve = 2 * needed;
-        size_t grow = reserve - exchange->reserved;
-        size_t before = atomic_fetch_add_explicit(&server->upload_bytes, grow, memory_order_relaxed);
-        char *grown =
-            needed > TPV_REQUEST_MAX || before + grow > MOST_UPLOAD_BYTES ? NULL : realloc(exchange->body, reserve);
-        if (!grown) {
-            atomic_fetch_sub_explicit(&server->upload_bytes, grow, memory_order_relaxed);
-            exchange->too_long = true;
-            return;
-        }
-        exchange->body = grown;
-        exchange->reserved = reserve;
-    }
-    memcpy(exchange->body + exchange->length, data, bytes);
-    exchange->length += bytes;
-    exchange->body[exchange->length] = '\0';
+/* What cannot be kept is read to its end all the same, so that the client reads our answer; but not for ever. */
+static bool exchange_take(tpv_exchange_t *exchange, const char *data, size_t bytes) {
+    const tpv_body_account_t *account = &exchange->listener->server->options.handler.bodies;
+    exchange->received += bytes;
+    tpv_connection_transfer(connection_of(exchange->connection), exchange->received);
+    if (!exchange->too_long && exchange->authorised)
+        exchange->too_long = !tpv_body_append(&exchange->body, account, data, bytes, TPV_REQUEST_MAX);
+    if (exchange->too_long) tpv_body_clear(&exchange->body, account);
+    return exchange->received <= 2 * (size_t)TPV_REQUEST_MAX;
 }
 
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method,
@@ -209,14 +209,17 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     listener_t *listener = user;
     tpv_exchange_t *exchange = *context;
     if (!exchange) {
+        if (!connection_of(connection)) return MHD_NO;
+        tpv_connection_transfer(connection_of(connection), 0);
         *context = exchange = exchange_create(listener, connection, url, method);
         return exchange && exchange->method && exchange->path ? MHD_YES : MHD_NO;
     }
     if (*data_bytes > 0) {
-        exchange_take(exchange, data, *data_bytes);
+        bool more = exchange_take(exchange, data, *data_bytes);
         *data_bytes = 0;
-        return MHD_YES;
+        return more ? MHD_YES : MHD_NO;
     }
+    if (!exchange->answered) tpv_connection_serve(connection_of(connection));
     const tpv_http_handler_t *handler = &listener->server->options.handler;
     if (!exchange->authorised)
         tpv_exchange_fail(exchange, TPV_ERR_PERMISSION, "a bearer token is needed, and this is not the right one");
@@ -234,34 +237,44 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
 
 static void on_completed(void *user, struct MHD_Connection *connection, void **context,
                          enum MHD_RequestTerminationCode code) {
-    (void)connection;
     (void)code;
     listener_t *listener = user;
     tpv_exchange_t *exchange = *context;
     if (!exchange) return;
-    atomic_fetch_sub_explicit(&listener->server->upload_bytes, exchange->reserved, memory_order_relaxed);
     atomic_fetch_sub_explicit(&listener->server->pending, 1, memory_order_relaxed);
-    free(exchange->body);
+    tpv_exchange_drop_body(exchange);
+    tpv_connection_wait(connection_of(connection));
     free(exchange->method);
     free(exchange->path);
     free(exchange);
     *context = NULL;
 }
 
+/* A client whose host has gone without a word is noticed after a minute, also while its request is served. */
+static void keep_alive(int descriptor) {
+    int on = 1, idle_s = 30, period_s = 10, probes = 3;
+    unsigned unacknowledged_ms = 60000;
+    setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(descriptor, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(descriptor, IPPROTO_TCP, TCP_KEEPINTVL, &period_s, sizeof period_s);
+    setsockopt(descriptor, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof unacknowledged_ms);
+}
+
 static void on_connection(void *user, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode code) {
-    (void)connection;
     listener_t *listener = user;
-    /* The socket's context is a place of ours, so that a handler can exchange what is in it. */
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-        *socket_context = calloc(1, sizeof(void *));
+        int descriptor = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        if (listener->is_tcp) keep_alive(descriptor);
+        *socket_context =
+            tpv_connection_add(listener->connections, descriptor,
+                               MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
         return;
     }
-    void **place = *socket_context;
-    if (!place) return;
     const tpv_http_handler_t *handler = &listener->server->options.handler;
-    if (*place) handler->closed(handler->user, *place);
-    free(place);
+    void *attached = tpv_connection_remove(*socket_context);
+    if (attached) handler->closed(handler->user, attached);
     *socket_context = NULL;
 }
 
@@ -284,17 +297,37 @@ static void note_address(tpv_http_server_t *server, int descriptor) {
     snprintf(server->addresses + length, sizeof server->addresses - length, "%s%s", length ? " " : "", text);
 }
 
+/* As many as may be served and as may wait, if the process may have so many descriptors. */
+static unsigned most_connections(const tpv_http_options_t *options) {
+    unsigned most = options->most_served + MOST_WAITING;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return most;
+    rlim_t room = limit.rlim_cur > 2 * OTHER_DESCRIPTORS ? limit.rlim_cur - OTHER_DESCRIPTORS : OTHER_DESCRIPTORS;
+    room /= DESCRIPTORS_OF_A_CONNECTION;
+    return room < most ? (unsigned)room : most;
+}
+
 static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool is_tcp, bool wants_token) {
     listener_t *listener = &server->listeners[server->listener_count];
     listener->server = server;
     listener->is_tcp = is_tcp;
     listener->wants_token = wants_token;
+    tpv_connections_options_t options = {.most = most_connections(&server->options),
+                                         .idle_s = server->options.idle_s,
+                                         .is_needed = server->options.handler.needed};
+    options.most_per_address = options.most < MOST_WAITING ? options.most / 2 : MOST_WAITING / 2;
+    tpv_status_t status = tpv_connections_open(&options, &listener->connections);
+    if (status != TPV_OK) {
+        close(descriptor);
+        return status;
+    }
     listener->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, on_request, listener,
         MHD_OPTION_LISTEN_SOCKET, descriptor, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)MOST_CONNECTIONS, MHD_OPTION_NOTIFY_COMPLETED, on_completed, listener,
+        MHD_OPTION_CONNECTION_LIMIT, options.most + SLACK, MHD_OPTION_NOTIFY_COMPLETED, on_completed, listener,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, listener, MHD_OPTION_END);
     if (!listener->daemon) {
+        tpv_connections_close(listener->connections);
         close(descriptor);
         return tpv_error_set(TPV_ERR_SYSTEM, "cannot start the HTTP server");
     }
@@ -349,7 +382,9 @@ void tpv_http_server_quiesce(tpv_http_server_t *server) {
 void tpv_http_server_close(tpv_http_server_t *server) {
     if (!server) return;
     tpv_http_server_quiesce(server);
-    for (unsigned i = 0; i < server->listener_count; i++)
+    for (unsigned i = 0; i < server->listener_count; i++) {
         MHD_stop_daemon(server->listeners[i].daemon);
+        tpv_connections_close(server->listeners[i].connections);
+    }
     free(server);
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "service/body.h"
 #include "tpview/status.h"
 
 typedef struct tpv_http_server tpv_http_server_t;
@@ -20,6 +21,9 @@ typedef struct tpv_http_handler {
     void (*resumed)(void *user, tpv_exchange_t *exchange);
     /* The connection closed: `attached` is what tpv_exchange_attach left there, not NULL. */
     void (*closed)(void *user, void *attached);
+    /* Whether `attached` still needs its connection, though no request is under way. Any thread, under a lock. */
+    bool (*needed)(const void *attached);
+    tpv_body_account_t bodies;
 } tpv_http_handler_t;
 
 typedef struct tpv_http_options {
@@ -27,6 +31,8 @@ typedef struct tpv_http_options {
     const char *listen;    /* "HOST:PORT", port 0 picks one; NULL: no TCP */
     const char *token;     /* wanted on TCP; NULL: none */
     bool insecure;         /* TCP beyond loopback without a token */
+    double idle_s;         /* how long a connection may wait between requests */
+    unsigned most_served;  /* requests that may be suspended at once */
     tpv_http_handler_t handler;
 } tpv_http_options_t;
 
@@ -46,6 +52,8 @@ void tpv_http_server_close(tpv_http_server_t *server);
 const char *tpv_exchange_method(const tpv_exchange_t *exchange);
 const char *tpv_exchange_path(const tpv_exchange_t *exchange);
 const char *tpv_exchange_body(const tpv_exchange_t *exchange, size_t *length);
+/* The body is not needed any more. */
+void tpv_exchange_drop_body(tpv_exchange_t *exchange);
 /* By the Unix socket, or with the token. */
 bool tpv_exchange_trusted(const tpv_exchange_t *exchange);
 int tpv_exchange_descriptor(const tpv_exchange_t *exchange);

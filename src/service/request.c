@@ -1,13 +1,15 @@
 #include "service/request.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "artifact/json.h"
 #include "base/error.h"
 #include "channel/stream.h"
 #include "tpview/fetch.h"
 #include "tpview/view.h"
+
+#define MAX_FIELD_BYTES (64u << 10) /* text of any field but the view; 64 handles have a quarter of it */
 
 static tpv_status_t get_text(const json_t *object, const char *field, size_t room, char *text) {
     const json_t *value = json_object_get(object, field);
@@ -81,11 +83,25 @@ static tpv_status_t parse_rank(const json_t *root, tpv_request_t *request) {
     return TPV_OK;
 }
 
+enum { VIEW, REST, FIELDS = 8 };
+
+/* The small fields, as one object: their texts are checked and bounded before a tree is made of them. */
+static tpv_status_t parse_small(const char *const *names, const tpv_json_text_t *values, json_t **root) {
+    *root = json_object();
+    tpv_status_t status = *root ? TPV_OK : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a fetch request");
+    for (size_t i = REST; i < FIELDS && status == TPV_OK; i++) {
+        json_t *value = NULL;
+        if (!values[i].start) continue;
+        status = tpv_json_parse(values[i], MAX_FIELD_BYTES, &value);
+        if (status != TPV_OK)
+            tpv_error_prefix(status, "fetch request: \"%s\"", names[i]);
+        else if (json_object_set_new(*root, names[i], value) != 0)
+            status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a fetch request");
+    }
+    return status;
+}
+
 static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
-    static const char *const fields[] = {"view",        "fetch_id", "artifact_id", "net", "handles",
-                                         "chunk_bytes", "rank",     "deadline_ms", NULL};
-    if (!json_is_object(root)) return tpv_error_set(TPV_ERR_FORMAT, "fetch request: expected a JSON object");
-    TPV_TRY(check_fields(root, "fetch request", fields));
     TPV_TRY(get_id(root, "fetch_id", request->fetch_id_text));
     tpv_hex_decode(request->fetch_id_text, TPV_ID_BYTES, request->fetch_id);
     TPV_TRY(get_id(root, "artifact_id", request->artifact_id));
@@ -100,29 +116,29 @@ static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
                              request->comms, request->chunk_bytes, (unsigned long long)TPV_REQUEST_MAX_STAGING);
     if (json_object_get(root, "deadline_ms"))
         TPV_TRY(get_number(root, "deadline_ms", 1, INT64_C(1000) * 86400 * 365, &request->deadline_ms));
-    TPV_TRY(parse_rank(root, request));
-    const json_t *view = json_object_get(root, "view");
-    if (!json_is_object(view)) return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"view\" must be an object");
-    request->view = json_dumps(view, JSON_COMPACT);
-    if (!request->view) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a view spec");
-    request->view_length = strlen(request->view);
-    return TPV_OK;
+    return parse_rank(root, request);
 }
 
 tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *request) {
+    static const char *const names[FIELDS + 1] = {"view",        "fetch_id", "artifact_id", "net", "handles",
+                                                  "chunk_bytes", "rank",     "deadline_ms", NULL};
+    tpv_json_text_t values[FIELDS] = {0};
+    json_t *root = NULL;
     *request = (tpv_request_t){0};
-    json_error_t error;
-    json_t *root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: not JSON at byte %d: %s", error.position, error.text);
-    tpv_status_t status = parse(root, request);
+    tpv_status_t status = tpv_json_pick((tpv_json_text_t){json, length}, names, values);
+    if (status != TPV_OK) return tpv_error_prefix(status, "fetch request");
+    status = parse_small(names, values, &root);
+    if (status == TPV_OK) status = parse(root, request);
     json_decref(root);
-    return status;
+    if (status != TPV_OK) return status;
+    if (!values[VIEW].start || *values[VIEW].start != '{')
+        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"view\" must be an object");
+    request->view = values[VIEW].start;
+    request->view_length = values[VIEW].length;
+    return TPV_OK;
 }
 
 void tpv_request_clear(tpv_request_t *request) {
     free(request->handles);
-    free(request->view);
     request->handles = NULL;
-    request->view = NULL;
 }

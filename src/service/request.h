@@ -23,12 +23,12 @@ typedef struct tpv_request {
     uint32_t comms, chunk_bytes;
     int64_t deadline_ms; /* 0: none */
     uint8_t *handles;    /* comms times NCCL_NET_HANDLE_MAXSIZE bytes */
-    char *view;          /* the spec's JSON text */
+    const char *view;    /* the spec's JSON text, in what was parsed; its syntax has yet to be checked */
     size_t view_length;
 } tpv_request_t;
 
-/* TPV_ERR_FORMAT names the field, what it has and what was expected; TPV_ERR_NO_MEMORY. *request must be cleared with
- * tpv_request_clear in either case. */
+/* No tree is made of the view, whose text may be long. TPV_ERR_FORMAT names the field, what it has and what was
+ * expected; TPV_ERR_NO_MEMORY. *request must be cleared with tpv_request_clear in either case. */
 tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *request);
 void tpv_request_clear(tpv_request_t *request);
 

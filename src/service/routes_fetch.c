@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "service/routes.h"
 
+#define COMPILE_FACTOR 3 /* memory of a spec while it is compiled, in lengths of its text */
+
 static void end_fetch(tpv_service_t *service, tpv_fetch_job_t *job) {
     atomic_store_explicit(&job->ended, true, memory_order_release);
     tpv_mover_wake(service->mover);
@@ -33,6 +35,19 @@ static tpv_status_t begin_lease(tpv_service_t *service, tpv_fetch_job_t *job) {
     return status;
 }
 
+/* The spec takes a multiple of its text while it is proven and compiled, which the budget must have. */
+static tpv_status_t compile(tpv_service_t *service, const tpv_fetch_job_t *job, tpv_view_t **view) {
+    const tpv_request_t *request = &job->request;
+    uint64_t bytes = COMPILE_FACTOR * (uint64_t)request->view_length;
+    bool small = bytes <= COMPILE_FACTOR * TPV_STORE_SMALL;
+    if (!small && !tpv_store_reserve_request(service->store, bytes))
+        return tpv_error_set(TPV_ERR_NO_MEMORY, "a view spec of %zu bytes takes %llu of memory: the budget has no room",
+                             request->view_length, (unsigned long long)bytes);
+    tpv_status_t status = tpv_view_from_json(job->entry->artifact, request->view, request->view_length, view);
+    if (!small) tpv_store_unreserve(service->store, bytes);
+    return status;
+}
+
 static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
     size_t length = 0;
     const char *body = tpv_exchange_body(exchange, &length);
@@ -52,7 +67,9 @@ static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchan
     job->entry = tpv_catalog_find_id(&service->catalog, request->artifact_id);
     if (!job->entry)
         return tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact with artifact_id %s is served here", request->artifact_id);
-    TPV_TRY(tpv_view_from_json(job->entry->artifact, request->view, request->view_length, &view));
+    TPV_TRY(compile(service, job, &view));
+    tpv_exchange_drop_body(exchange);
+    request->view = NULL; /* was in the body */
     job->stream = (tpv_stream_t){
         .comms = request->comms, .chunk_bytes = request->chunk_bytes, .bytes = tpv_view_stats(view).bytes};
     memcpy(job->stream.id, request->fetch_id, TPV_ID_BYTES);
@@ -114,6 +131,10 @@ void tpv_route_lease_end(tpv_service_t *service, tpv_exchange_t *exchange, const
     else if (job)
         tpv_exchange_attach(exchange, job);
     tpv_route_answer(service, exchange, json_pack("{s:b}", "ended", ended));
+}
+
+bool tpv_route_fetch_goes_on(const tpv_fetch_job_t *job) {
+    return atomic_load_explicit(&job->references, memory_order_relaxed) > 1; /* one is the connection's */
 }
 
 void tpv_route_fetch_lost(tpv_service_t *service, tpv_fetch_job_t *job) {

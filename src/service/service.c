@@ -51,6 +51,8 @@ static tpv_status_t open_http(tpv_service_t *service) {
                                .listen = options->listen,
                                .token = options->token,
                                .insecure = options->insecure,
+                               .idle_s = options->idle_s,
+                               .most_served = options->max_fetches,
                                .handler = tpv_api_handler(service)};
     return tpv_http_server_open(&http, &service->http);
 }

@@ -11,6 +11,7 @@ typedef struct tpv_service_options {
     const char *net; /* plugin; NULL: NCCL_NET_PLUGIN, else tpview */
     unsigned threads;
     unsigned max_fetches;
+    double idle_s;       /* of a control connection */
     double lease_ttl_s;  /* without movement */
     uint64_t budget;     /* bytes of export cache and staging; 0: a fraction of free memory */
     double export_ttl_s; /* from the last data movement */

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "lifecycle/sweep.h"
+#include "view/view.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 #define MOST_CHUNKS (UINT64_C(4) << 20) /* a view with more is not cached */
@@ -94,7 +95,8 @@ static uint64_t measure(tpv_stored_t *stored) {
     }
     uint64_t gathered = (uint64_t)places * stored->chunk_bytes;
     stored->memory_bytes = gathered;
-    return ((gathered + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1)) + stored->chunk_count * sizeof *stored->chunks;
+    return ((gathered + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1)) + stored->chunk_count * sizeof *stored->chunks +
+           stored->view_bytes;
 }
 
 static tpv_status_t stored_create(tpv_entry_t *entry, tpv_view_t *view, uint32_t chunk_bytes, tpv_stored_t **stored) {
@@ -106,6 +108,7 @@ static tpv_status_t stored_create(tpv_entry_t *entry, tpv_view_t *view, uint32_t
     uint64_t bytes = tpv_view_stats(view).bytes;
     s->entry = tpv_entry_hold(entry);
     s->view = view;
+    s->view_bytes = tpv_view_memory(view);
     s->chunk_bytes = chunk_bytes;
     s->chunk_count = bytes / chunk_bytes + (bytes % chunk_bytes != 0);
     if (s->chunk_count <= MOST_CHUNKS) s->chunks = calloc(s->chunk_count + 1, sizeof *s->chunks);
@@ -271,7 +274,11 @@ static tpv_status_t add(tpv_store_t *store, tpv_stored_t *stored, int64_t deadli
         free(stored->chunks);
         stored->chunks = NULL;
         stored->memory_bytes = 0;
-        stored->reserved = 0;
+        stored->reserved = stored->view_bytes > TPV_STORE_SMALL ? stored->view_bytes : 0;
+        if (stored->reserved > 0 && !reserve(store, stored->reserved, true))
+            return tpv_error_set(TPV_ERR_NO_MEMORY,
+                                 "the view takes %llu bytes of memory: the budget has no room for it",
+                                 (unsigned long long)stored->view_bytes);
     }
     tpv_status_t status = stored->memory_bytes > 0 ? map_memory(stored, stored->memory_bytes) : TPV_OK;
     if (status == TPV_OK) status = enter_table(store, stored, deadline);
@@ -336,6 +343,13 @@ tpv_status_t tpv_store_reserve(tpv_store_t *store, uint64_t bytes, bool *got) {
     *got = reserve(store, bytes, false);
     pthread_mutex_unlock(&store->mutex);
     return TPV_OK;
+}
+
+bool tpv_store_reserve_request(tpv_store_t *store, uint64_t bytes) {
+    pthread_mutex_lock(&store->mutex);
+    bool got = reserve(store, bytes, false);
+    pthread_mutex_unlock(&store->mutex);
+    return got;
 }
 
 void tpv_store_unreserve(tpv_store_t *store, uint64_t bytes) {

@@ -5,10 +5,11 @@
  * no single run in the artifact's mapping, and the digests of all chunks. Fetches of the same view share it: whoever
  * asks for a chunk first has it prepared, everybody else finds it ready or waits for it.
  *
- * The budget covers that memory and the staging of fetches that have no cached export, for which a share is kept
- * free: half of the budget, 256 MiB at most. Room is made by retiring
- * exports that nobody reads: expired ones first, then those of superseded versions, then the longest unmoved; the
- * smallest set that suffices, and none when it would not. A retired export never comes back.
+ * The budget covers that memory, the views themselves, requests while they are read, and the staging of fetches that
+ * have no cached export, for which a share is kept free: half of the budget, 256 MiB at most. What takes no more than
+ * TPV_STORE_SMALL and is gone when its fetch is counts for nothing: the number of fetches bounds it. Room is made by
+ * retiring exports that nobody reads: expired ones first, then those of superseded versions, then the longest unmoved;
+ * the smallest set that suffices, and none when it would not. A retired export never comes back.
  */
 #ifndef SERVICE_STORE_H
 #define SERVICE_STORE_H
@@ -19,6 +20,8 @@
 #include "tpview/view.h"
 
 typedef struct tpv_store tpv_store_t;
+
+#define TPV_STORE_SMALL (UINT64_C(64) << 10)
 
 /* The life of one chunk of a stored export. Whoever moves it from EMPTY to PREPARING prepares it. */
 typedef enum tpv_chunk_state { TPV_CHUNK_EMPTY, TPV_CHUNK_PREPARING, TPV_CHUNK_READY } tpv_chunk_state_t;
@@ -41,7 +44,8 @@ typedef struct tpv_stored {
     tpv_stored_chunk_t *chunks; /* NULL: not cached, each fetch gathers for itself */
     uint8_t *memory;
     size_t memory_bytes;
-    uint64_t reserved; /* of the budget */
+    uint64_t view_bytes; /* that the view itself takes */
+    uint64_t reserved;   /* of the budget */
 
     atomic_bool gathered; /* some fetch began to gather: relaxed exchange, for the count */
 
@@ -78,6 +82,8 @@ void tpv_store_release(tpv_store_t *store, tpv_stored_t *stored);
  * *got false when others have it now. */
 tpv_status_t tpv_store_reserve(tpv_store_t *store, uint64_t bytes, bool *got);
 void tpv_store_unreserve(tpv_store_t *store, uint64_t bytes);
+/* Take `bytes` of the budget for a request that is being read. False when they are not to be had. */
+bool tpv_store_reserve_request(tpv_store_t *store, uint64_t bytes);
 
 /* `entry` is offered from now on: exports of older versions of its model are the first to go. */
 void tpv_store_supersede(tpv_store_t *store, const tpv_entry_t *entry);

@@ -35,6 +35,8 @@ static const char help[] =
     "  --lease-ttl SECONDS  end a fetch when no byte moved for so long (default 60). Once bytes have moved, a rank's "
     "own\n"
     "                       deadline counts instead\n"
+    "  --idle-timeout SECONDS\n"
+    "                       close a control connection on which nobody asked for anything for so long (default 75)\n"
     "  --budget BYTES       memory for cached exports and staging (default: TPVIEW_BUDGET, else half of what is free)\n"
     "  --export-ttl SECONDS keep an export so long after its last movement (default: TPVIEW_EXPORT_TTL)\n"
     "  --drain SECONDS      at the end, how long fetches in flight may finish (default 10)\n"
@@ -53,6 +55,7 @@ enum {
     OPT_THREADS,
     OPT_MAX_FETCHES,
     OPT_LEASE_TTL,
+    OPT_IDLE_TIMEOUT,
     OPT_BUDGET,
     OPT_EXPORT_TTL,
     OPT_DRAIN,
@@ -69,6 +72,7 @@ static const struct option long_options[] = {{"unix", required_argument, NULL, O
                                              {"threads", required_argument, NULL, OPT_THREADS},
                                              {"max-fetches", required_argument, NULL, OPT_MAX_FETCHES},
                                              {"lease-ttl", required_argument, NULL, OPT_LEASE_TTL},
+                                             {"idle-timeout", required_argument, NULL, OPT_IDLE_TIMEOUT},
                                              {"budget", required_argument, NULL, OPT_BUDGET},
                                              {"export-ttl", required_argument, NULL, OPT_EXPORT_TTL},
                                              {"drain", required_argument, NULL, OPT_DRAIN},
@@ -115,6 +119,9 @@ static int take_option(daemon_t *d, int option) {
         break;
     case OPT_LEASE_TTL:
         status = tpv_cli_seconds("--lease-ttl", optarg, &d->service.lease_ttl_s);
+        break;
+    case OPT_IDLE_TIMEOUT:
+        status = tpv_cli_seconds("--idle-timeout", optarg, &d->service.idle_s);
         break;
     case OPT_BUDGET:
         status = tpv_parse_int("--budget", optarg, 1, INT64_MAX, &number);
@@ -244,7 +251,7 @@ static int serve(daemon_t *d, char **definitions, int count) {
 }
 
 int main(int argc, char **argv) {
-    daemon_t d = {.service = {.max_fetches = 256, .lease_ttl_s = 60}, .drain_s = 10};
+    daemon_t d = {.service = {.max_fetches = 256, .lease_ttl_s = 60, .idle_s = 75}, .drain_s = 10};
     int code = -1;
     while (code < 0) {
         int option = getopt_long(argc, argv, "", long_options, NULL);

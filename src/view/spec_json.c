@@ -24,17 +24,6 @@ typedef struct {
     tpv_json_text_t *values;
 } members_t;
 
-static tpv_status_t note_member(void *user, const char *name, tpv_json_text_t value) {
-    members_t *members = user;
-    for (size_t i = 0; members->names[i]; i++) {
-        if (strcmp(members->names[i], name) != 0) continue;
-        if (members->values[i].start) return tpv_error_set(TPV_ERR_FORMAT, "\"%s\" appears twice", name);
-        members->values[i] = value;
-        return TPV_OK;
-    }
-    return tpv_error_set(TPV_ERR_FORMAT, "unknown key \"%.100s\"", name);
-}
-
 /* Parse a small member of an object. The caller drops *json. */
 static tpv_status_t parse_member(const members_t *members, int member, json_t **json) {
     const char *name = members->names[member];
@@ -131,7 +120,7 @@ static tpv_status_t read_output(void *user, size_t index, tpv_json_text_t text) 
     tpv_json_text_t values[OUTPUT_MEMBERS] = {0};
     members_t members = {.what = reader->what, .names = names, .values = values};
     snprintf(reader->what, sizeof reader->what, "output %zu", index);
-    tpv_status_t status = tpv_json_members(text, note_member, &members);
+    tpv_status_t status = tpv_json_pick(text, names, values);
     if (status != TPV_OK) return tpv_error_prefix(status, "output %zu", index);
 
     char name[TPV_MAX_NAME + 1], dtype[32];
@@ -176,7 +165,7 @@ tpv_status_t tpv_spec_read_json(const tpv_artifact_t *artifact, const char *json
     if (length > TPV_MAX_SPEC_BYTES)
         return tpv_error_set(TPV_ERR_FORMAT, "view spec: %zu bytes of JSON, expected at most %u", length,
                              TPV_MAX_SPEC_BYTES);
-    tpv_status_t status = tpv_json_members((tpv_json_text_t){json, length}, note_member, &members);
+    tpv_status_t status = tpv_json_pick((tpv_json_text_t){json, length}, names, values);
     if (status != TPV_OK) return tpv_error_prefix(status, "view spec");
 
     char format[64];

@@ -106,6 +106,21 @@ tpv_view_stats_t tpv_view_stats(const tpv_view_t *view) {
                               .runs = view->program.runs};
 }
 
+uint64_t tpv_view_memory(const tpv_view_t *view) {
+    const tpv_program_t *program = &view->program;
+    uint64_t bytes = sizeof *view + strlen(view->json) + 1;
+    for (size_t i = 0; i < view->output_count; i++)
+        bytes += sizeof *view->outputs + strlen(view->outputs[i].name) + 1;
+    for (size_t i = 0; i < view->alias_count; i++)
+        bytes += sizeof *view->aliases + strlen(view->aliases[i].name) + strlen(view->aliases[i].target) + 2;
+    if (program->count > 0) {
+        const tpv_record_t *last = &program->records[program->count - 1];
+        bytes += program->count * (sizeof *program->records + sizeof *program->reach);
+        bytes += (last->first_level + last->levels) * sizeof *program->levels;
+    }
+    return bytes;
+}
+
 size_t tpv_view_output_count(const tpv_view_t *view) {
     return view->output_count;
 }

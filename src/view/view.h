@@ -18,6 +18,9 @@ struct tpv_view {
     char index_digest[TPV_ID_CHARS];
 };
 
+/* The memory that a view takes, in bytes, without what the allocator adds. */
+uint64_t tpv_view_memory(const tpv_view_t *view);
+
 /*
  * Check, order, prove and compile `spec` and make a view of it; the spec is left empty or for the caller to clear.
  * TPV_ERR_PLAN and TPV_ERR_NO_MEMORY as tpv_view_plan. The caller owns *view.

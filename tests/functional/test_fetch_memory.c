@@ -56,6 +56,7 @@ static host_t *start(uint64_t budget) {
     OK(tpv_entry_open(entry, 1, NULL, NULL));
     /* Nothing but the acknowledgement may end a lease within the test's time. */
     tpv_service_options_t options = {.unix_path = host->address + strlen("unix:"),
+                                     .idle_s = 75,
                                      .threads = 1,
                                      .max_fetches = 4,
                                      .lease_ttl_s = 3600,

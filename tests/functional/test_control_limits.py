@@ -1,0 +1,188 @@
+"""What clients of the control API may take: connections, time, memory."""
+
+import contextlib
+import re
+import resource
+import socket
+import time
+
+import pytest
+from conftest import LIMIT_S, fetch_command
+from control import call, connect, error, fetch_request, handle, manifest, receive, send, whole_tensor
+from outcomes import wait_for, within
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def many_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("needs 4096 descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def peak_bytes(service) -> int:
+    status = open(f"/proc/{service.process.process.pid}/status").read()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
+
+
+def resident_bytes(service) -> int:
+    status = open(f"/proc/{service.process.process.pid}/status").read()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
+
+
+def metric(service, name: str) -> float:
+    text = call(service.source, "GET", "/metrics")[1].decode()
+    return float(re.search(rf"^tpview_{name} (\S+)$", text, re.MULTILINE)[1])
+
+
+# ---- connections and time --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.9"])
+def test_slow_clients_keep_nobody_out(tiny, start_service, many_descriptors, source):
+    """1,100 clients that never finish their requests; somebody else, or one of their own address, is answered."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0")
+    with contextlib.ExitStack() as slow:
+        for _ in range(1100):
+            connection = slow.enter_context(connect(service.tcp, source="127.0.0.1"))
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+        for _ in range(3):
+            with within(5):
+                assert call(service.tcp, "GET", "/healthz", source=source)[0] == 200
+
+
+def closed_within(connection: socket.socket, seconds: float) -> bool:
+    connection.settimeout(seconds)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nX: ", b"GET"])
+@pytest.mark.parametrize("where", ["unix", "tcp"])
+def test_connection_without_a_request_is_closed(tiny, start_service, said, where):
+    options = ("--listen", "127.0.0.1:0") if where == "tcp" else ()
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--idle-timeout", 0.5, *options)
+    with connect(service.source) as connection:
+        connection.sendall(said)
+        assert closed_within(connection, 20)
+
+
+def test_connection_that_drips_is_closed(tiny, start_service):
+    """A byte now and then is no request."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--idle-timeout", 0.5)
+    with connect(service.source) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+        deadline = time.monotonic() + 20
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while time.monotonic() < deadline:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+
+def test_connection_between_requests_is_kept_and_then_closed(tiny, start_service):
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--idle-timeout", 1)
+    with connect(service.source) as connection:
+        for _ in range(4):
+            send(connection, "GET", "/healthz")
+            assert receive(connection)[0] == 200
+            time.sleep(0.3)
+        assert closed_within(connection, 20)
+
+
+def test_fetch_outlasts_the_idle_timeout(large, start_service, in_mid_fetch, tmp_path, check_view):
+    """Nothing is asked for on its control connection meanwhile."""
+    service = start_service(f"large@1={large}", "--idle-timeout", 0.2)
+    rank = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
+    output, errors = rank.communicate(timeout=LIMIT_S)
+    assert rank.returncode == 0, errors
+    assert check_view(large, 1, 0, tmp_path / "view").returncode == 0
+
+
+def test_keepalive_of_control_connections(tiny, start_service):
+    """A host that has gone without a word is noticed: its connection has a timer."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0")
+    port = int(service.tcp.rpartition(":")[2])
+    with connect(service.tcp) as connection:
+        send(connection, "GET", "/healthz")
+        assert receive(connection)[0] == 200
+        mine = connection.getsockname()[1]
+        wanted = (f":{port:04X}", f":{mine:04X}")
+        rows = [line.split() for line in open("/proc/net/tcp").readlines()[1:]]
+        timers = [row[5] for row in rows if row[1].endswith(wanted[0]) and row[2].endswith(wanted[1])]
+        assert len(timers) == 1 and timers[0].startswith("02:")  # proc(5): 2 is the keepalive timer
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("item", [b"{},", b"[],", b"1,", b'"",', b'{"a":1},'])
+@pytest.mark.parametrize("place", [b'{"view":[', b'{"view":{"outputs":[', b'{"view":{"aliases":[', b'{"handles":[', b"["])
+def test_body_of_small_values(tiny, start_service, item, place):
+    """A few bytes of text would cost a hundred of tree."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    call(service.source, "GET", "/healthz")
+    before, size = resident_bytes(service), 16 * MIB
+    body = place + item * (size // len(item)) + b"1]" + b"}" * (place.count(b"{"))
+    answer = call(service.source, "POST", "/v1/fetch", body)
+    assert answer[0] == 400 and error(answer)
+    assert peak_bytes(service) - before <= 4 * len(body)
+
+
+def big_view(index: dict, number: int, names: int = 8000) -> dict:
+    view = whole_tensor(index, "model.norm.weight")
+    view["aliases"] = {f"{number:04d}-{i:07d}-" + "n" * 900: "model.norm.weight" for i in range(names)}
+    return view
+
+
+def test_views_count_against_the_budget(tiny, start_service):
+    """Each view that was asked for stays for a while: with what it takes, and only while there is room."""
+    budget = 64 * MIB
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--budget", budget)
+    index = manifest(service.source)
+    before = resident_bytes(service)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for number in range(12):
+        view = big_view(index, number)
+        assert call(service.source, "POST", "/v1/fetch", fetch_request(index, view, [handle("127.0.0.1", port)]))[0] >= 500
+        assert metric(service, "budget_used_bytes") <= budget
+    assert metric(service, "budget_used_bytes") >= 8 * MIB  # the last one at least
+    assert metric(service, "budget_peak_bytes") <= budget
+    assert resident_bytes(service) - before <= 2 * budget
+
+
+def test_bodies_count_against_the_budget(tiny, start_service, tpview, tmp_path):
+    """While they are read, and not after."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--budget", 8 * MIB)
+    half = b'{"view":"' + b"x" * MIB
+    with contextlib.ExitStack() as clients:
+        taken = []
+        for _ in range(2):
+            connection = clients.enter_context(connect(service.source))
+            connection.sendall(b"POST /v1/fetch HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" + half)
+            taken.append(connection)
+        wait_for(lambda: metric(service, "budget_used_bytes") >= 2 * MIB, 20, "two bodies in the budget")
+        answer = call(service.source, "POST", "/v1/fetch", b"x" * 8 * MIB)
+        assert answer[0] == 503 and "too long, or too many" in error(answer)
+    wait_for(lambda: metric(service, "budget_used_bytes") == 0, 20, "the end of the bodies")
+    assert metric(service, "budget_peak_bytes") <= 8 * MIB
+    done = tpview(*fetch_command(service.source, tmp_path / "view"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_body_of_the_longest_length(tiny, start_service):
+    """64 MiB are read, a byte more is told; the service lives on."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    answer = call(service.source, "POST", "/v1/fetch", b" " * (64 * MIB))
+    assert answer[0] == 400 and "expected an object" in error(answer)
+    answer = call(service.source, "POST", "/v1/fetch", b" " * (64 * MIB + 1))
+    assert answer[0] == 503 and "too long" in error(answer)
+    assert call(service.source, "GET", "/healthz")[0] == 200
