@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/label.h"
 
 tpv_status_t tpv_source_open(const char *address, const char *token, tpv_source_t **source) {
     tpv_source_t *s = calloc(1, sizeof *s);
@@ -61,6 +62,8 @@ tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name, double 
 }
 
 tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, double deadline_s) {
+    size_t at, equals;
+    TPV_TRY(tpv_label_split(definition, &at, &equals));
     json_t *root = json_pack("{s:s}", "artifact", definition);
     char *body = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);

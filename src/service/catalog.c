@@ -1,33 +1,18 @@
 #include "service/catalog.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 
-static bool is_word(const char *text, size_t length) {
-    for (size_t i = 0; i < length; i++)
-        if (!isalnum((unsigned char)text[i]) && !strchr("._-", text[i])) return false;
-    return length > 0;
-}
-
 static tpv_status_t parse(const char *definition, tpv_entry_t *entry) {
-    const char *equals = strchr(definition, '=');
-    const char *at = equals ? memchr(definition, '@', (size_t)(equals - definition)) : NULL;
-    size_t name = at ? (size_t)(at - definition) : 0, version = at ? (size_t)(equals - at - 1) : 0;
-    if (!at || !is_word(definition, name) || !is_word(at + 1, version) || name + version + 1 > TPV_LABEL_MAX ||
-        !equals[1])
-        return tpv_error_set(
-            TPV_ERR_ARGUMENT,
-            "\"%s\": expected NAME@VERSION=DIR, NAME and VERSION of letters, digits, '.', '_', '-' and "
-            "together at most %d long",
-            definition, TPV_LABEL_MAX - 1);
-    snprintf(entry->name, sizeof entry->name, "%.*s", (int)name, definition);
-    snprintf(entry->version, sizeof entry->version, "%.*s", (int)version, at + 1);
-    snprintf(entry->label, sizeof entry->label, "%.*s", (int)(equals - definition), definition);
-    entry->path = strdup(equals + 1);
+    size_t at, equals;
+    TPV_TRY(tpv_label_split(definition, &at, &equals));
+    snprintf(entry->name, sizeof entry->name, "%.*s", (int)at, definition);
+    snprintf(entry->version, sizeof entry->version, "%.*s", (int)(equals - at - 1), definition + at + 1);
+    snprintf(entry->label, sizeof entry->label, "%.*s", (int)equals, definition);
+    entry->path = strdup(definition + equals + 1);
     return entry->path ? TPV_OK : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for one more artifact");
 }
 

@@ -8,9 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/label.h"
 #include "tpview/artifact.h"
-
-#define TPV_LABEL_MAX 96 /* NAME@VERSION without the final zero */
 
 typedef struct tpv_entry {
     char name[TPV_LABEL_MAX + 1];

@@ -60,6 +60,10 @@ void tpv_listen_unlock(const char *path, int lock) {
     close(lock);
 }
 
+static tpv_status_t not_a_socket(const char *path) {
+    return tpv_error_set(TPV_ERR_ARGUMENT, "%s is there already and is not a socket", path);
+}
+
 static tpv_status_t listen_locked(const char *path, int *descriptor) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, path, strlen(path) + 1);
@@ -69,7 +73,7 @@ static tpv_status_t listen_locked(const char *path, int *descriptor) {
     struct stat present;
     if (lstat(path, &present) == 0) {
         if (!S_ISSOCK(present.st_mode)) {
-            status = tpv_error_set(TPV_ERR_ARGUMENT, "%s is there already and is not a socket", path);
+            status = not_a_socket(path);
         } else if (connect(s, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN) {
             status = tpv_error_set(TPV_ERR_REFUSED, "%s is in use by a running service: stop it, or give another path",
                                    path);
@@ -95,11 +99,17 @@ static tpv_status_t listen_locked(const char *path, int *descriptor) {
     return TPV_OK;
 }
 
-tpv_status_t tpv_listen_unix(const char *path, int *descriptor, int *lock) {
+tpv_status_t tpv_listen_check_unix(const char *path) {
     size_t most = sizeof((struct sockaddr_un *)NULL)->sun_path - 1;
-    if (strlen(path) > most)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "the path of the Unix socket has %zu bytes: expected at most %zu",
+    if (!*path || strlen(path) > most)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "the path of the Unix socket has %zu bytes: expected 1 to %zu",
                              strlen(path), most);
+    struct stat present;
+    return lstat(path, &present) == 0 && !S_ISSOCK(present.st_mode) ? not_a_socket(path) : TPV_OK;
+}
+
+tpv_status_t tpv_listen_unix(const char *path, int *descriptor, int *lock) {
+    TPV_TRY(tpv_listen_check_unix(path));
     TPV_TRY(lock_path(path, lock));
     tpv_status_t status = listen_locked(path, descriptor);
     if (status == TPV_OK) return TPV_OK;
@@ -141,23 +151,33 @@ static tpv_status_t resolve(const char *listen_at, struct addrinfo **found) {
     return TPV_OK;
 }
 
+/* The address to listen at, if that is allowed. The caller frees *found with freeaddrinfo. */
+static tpv_status_t find_address(const char *listen_at, bool may_be_open, struct addrinfo **found) {
+    TPV_TRY(resolve(listen_at, found));
+    if (may_be_open || is_loopback((*found)->ai_addr)) return TPV_OK;
+    freeaddrinfo(*found);
+    return tpv_error_set(TPV_ERR_PERMISSION,
+                         "--listen %s is reachable from other hosts: give --token-file, or --insecure to let anybody "
+                         "fetch",
+                         listen_at);
+}
+
+tpv_status_t tpv_listen_check_tcp(const char *listen_at, bool may_be_open) {
+    struct addrinfo *found = NULL;
+    TPV_TRY(find_address(listen_at, may_be_open, &found));
+    freeaddrinfo(found);
+    return TPV_OK;
+}
+
 tpv_status_t tpv_listen_tcp(const char *listen_at, bool may_be_open, int *descriptor) {
     struct addrinfo *found = NULL;
-    TPV_TRY(resolve(listen_at, &found));
+    TPV_TRY(find_address(listen_at, may_be_open, &found));
     tpv_status_t status = TPV_OK;
-    int s = -1;
-    if (!is_loopback(found->ai_addr) && !may_be_open)
-        status = tpv_error_set(TPV_ERR_PERMISSION,
-                               "--listen %s is reachable from other hosts: give --token-file, or --insecure to let "
-                               "anybody fetch",
-                               listen_at);
-    if (status == TPV_OK) {
-        int on = 1;
-        s = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (s >= 0) setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (s < 0 || bind(s, found->ai_addr, found->ai_addrlen) != 0 || listen(s, BACKLOG) != 0)
-            status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on %s", listen_at);
-    }
+    int on = 1;
+    int s = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s >= 0) setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (s < 0 || bind(s, found->ai_addr, found->ai_addrlen) != 0 || listen(s, BACKLOG) != 0)
+        status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on %s", listen_at);
     freeaddrinfo(found);
     if (status != TPV_OK && s >= 0) close(s);
     *descriptor = s;

@@ -6,6 +6,11 @@
 
 #include "tpview/status.h"
 
+/* What is wrong with an address by itself, before anything is opened: TPV_ERR_ARGUMENT and TPV_ERR_PERMISSION as the
+ * calls below. */
+tpv_status_t tpv_listen_check_unix(const char *path);
+tpv_status_t tpv_listen_check_tcp(const char *listen_at, bool may_be_open);
+
 /* A Unix socket of mode 0600 at `path`, and the lock beside it ("PATH.lock"), which lets one service at a time have the
  * path. A socket whose owner is dead is replaced, a live one is TPV_ERR_REFUSED; what is no socket, or a path that is
  * too long, TPV_ERR_ARGUMENT; TPV_ERR_SYSTEM. *lock is to be given to tpv_listen_unlock. */

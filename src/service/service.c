@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "lifecycle/sweep.h"
 #include "service/api.h"
+#include "service/listen.h"
 #include "service/publisher.h"
 
 #define REFUSAL_S 2.0
@@ -55,6 +56,12 @@ static tpv_status_t open_http(tpv_service_t *service) {
                                .most_served = options->max_fetches,
                                .handler = tpv_api_handler(service)};
     return tpv_http_server_open(&http, &service->http);
+}
+
+tpv_status_t tpv_service_check(const tpv_service_options_t *options) {
+    if (options->unix_path) TPV_TRY(tpv_listen_check_unix(options->unix_path));
+    if (options->listen) TPV_TRY(tpv_listen_check_tcp(options->listen, options->token || options->insecure));
+    return TPV_OK;
 }
 
 tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t *const *entries, size_t count,

@@ -37,6 +37,10 @@ typedef struct tpv_service {
     atomic_bool closing; /* relaxed: no new fetches once it is seen */
 } tpv_service_t;
 
+/* What is wrong with the options by themselves, before anything is opened: TPV_ERR_ARGUMENT, TPV_ERR_PERMISSION (an
+ * address that other hosts can reach, without token or `insecure`). Of the token, only whether there is one counts. */
+tpv_status_t tpv_service_check(const tpv_service_options_t *options);
+
 /* Load the plugin, open the lease table, offer `entries` and serve. What `options` names outlives the service. Errors
  * of each part. The caller owns *service. */
 tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t *const *entries, size_t count,

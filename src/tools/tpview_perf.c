@@ -63,7 +63,7 @@ static const struct option long_options[] = {{"source", required_argument, NULL,
                                              {NULL, 0, NULL, 0}};
 
 typedef struct {
-    const char *address, *name;
+    const char *address, *name, *token_file;
     char *token;
     tpv_plan_options_t plan;
     tpv_fetch_options_t fetch;
@@ -170,9 +170,17 @@ static tpv_status_t measure(perf_t *perf, const tpv_view_t *view) {
     return status;
 }
 
-static tpv_status_t run(perf_t *perf) {
+static tpv_status_t judge(const perf_t *perf) {
     if (!perf->address || !perf->name || !perf->plan.tp_size)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--source, --artifact and --tp-size are needed");
+    if (perf->only_rank >= (int64_t)perf->plan.tp_size)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "tp_rank %d is not in a group of tp_size %u", (int)perf->only_rank,
+                             perf->plan.tp_size);
+    return TPV_OK;
+}
+
+static tpv_status_t run(perf_t *perf) {
+    if (perf->token_file) TPV_TRY(tpv_cli_token(perf->token_file, &perf->token));
     if (!perf->fetch.chunk_bytes) perf->fetch.chunk_bytes = (uint64_t)tpv_param_int(TPV_PARAM_CHUNK_BYTES);
     perf->fetch.tp_size = perf->plan.tp_size;
     TPV_TRY(tpv_source_open(perf->address, perf->token, &perf->source));
@@ -237,7 +245,8 @@ static tpv_status_t take(perf_t *perf, int option) {
         perf->fetch.no_digests = true;
         break;
     case OPT_TOKEN:
-        return tpv_cli_token(optarg, &perf->token);
+        perf->token_file = optarg;
+        break;
     case OPT_JSON:
         perf->json = true;
         break;
@@ -261,6 +270,9 @@ int main(int argc, char **argv) {
         }
         status = take(&perf, option);
     }
+    if (status == TPV_OK && optind < argc)
+        status = tpv_error_set(TPV_ERR_ARGUMENT, "\"%s\" is not understood; see " TOOL " --help", argv[optind]);
+    if (status == TPV_OK) status = judge(&perf);
     if (status == TPV_OK) status = run(&perf);
     json_decref(perf.rows);
     tpv_artifact_close(perf.artifact);

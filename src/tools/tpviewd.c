@@ -83,6 +83,7 @@ static const struct option long_options[] = {{"unix", required_argument, NULL, O
 
 typedef struct {
     tpv_service_options_t service;
+    const char *token_file;
     char *token;
     double drain_s;
     char default_unix[108];
@@ -100,8 +101,7 @@ static int take_option(daemon_t *d, int option) {
         d->service.listen = optarg;
         break;
     case OPT_TOKEN_FILE:
-        status = tpv_cli_token(optarg, &d->token);
-        d->service.token = d->token;
+        d->token_file = optarg;
         break;
     case OPT_INSECURE:
         d->service.insecure = true;
@@ -178,13 +178,20 @@ static bool draw_unless_signalled(void *user, uint64_t done, uint64_t total) {
     return tpv_progress_draw(user, done, total);
 }
 
-static tpv_status_t open_entries(char **definitions, int count, unsigned threads, tpv_entry_t **entries) {
+/* All that can be judged by the arguments alone. */
+static tpv_status_t judge(const daemon_t *d, char **definitions, int count, tpv_entry_t **entries) {
     for (int i = 0; i < count; i++) {
         TPV_TRY(tpv_entry_create(definitions[i], &entries[i]));
         for (int other = 0; other < i; other++)
             if (strcmp(entries[other]->label, entries[i]->label) == 0)
                 return tpv_error_set(TPV_ERR_ARGUMENT, "artifact %s is given twice", entries[i]->label);
     }
+    tpv_service_options_t options = d->service;
+    options.token = d->token_file;
+    return tpv_service_check(&options);
+}
+
+static tpv_status_t open_entries(tpv_entry_t **entries, int count, unsigned threads) {
     for (int i = 0; i < count; i++) {
         tpv_progress_bar_t bar = tpv_progress_bar("digest");
         tpv_status_t status = tpv_entry_open(entries[i], threads, draw_unless_signalled, &bar);
@@ -194,10 +201,13 @@ static tpv_status_t open_entries(char **definitions, int count, unsigned threads
     return TPV_OK;
 }
 
-static tpv_status_t open_service(const daemon_t *d, char **definitions, int count, tpv_service_t **service) {
+static tpv_status_t open_service(daemon_t *d, char **definitions, int count, tpv_service_t **service) {
     tpv_entry_t **entries = calloc((size_t)count, sizeof *entries);
     if (!entries) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %d artifacts", count);
-    tpv_status_t status = open_entries(definitions, count, d->service.threads, entries);
+    tpv_status_t status = judge(d, definitions, count, entries);
+    if (status == TPV_OK && d->token_file) status = tpv_cli_token(d->token_file, &d->token);
+    d->service.token = d->token;
+    if (status == TPV_OK) status = open_entries(entries, count, d->service.threads);
     if (status == TPV_OK) status = tpv_service_open(&d->service, entries, (size_t)count, service);
     for (int i = 0; i < count; i++)
         tpv_entry_release(entries[i]);

@@ -1,4 +1,6 @@
-"""Wrong command lines end with exit code 2 and a sentence; --help with 0."""
+"""Wrong command lines end with exit code 2 and a sentence, before anything that they name is opened; --help with 0.
+
+What is named here does not exist: where it would be opened first, the exit code would be 1."""
 
 import subprocess
 
@@ -6,8 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import LIMIT_S
+from outcomes import failed
 
-SOURCE = ("--source", "unix:/tmp/x.sock", "--artifact", "a", "--tp-size", "2", "--tp-rank", "0")
+ABSENT = "/nonexistent/tpview"
+SERVICE = ("--source", f"unix:{ABSENT}.sock")
+RANK = ("--tp-size", "2", "--tp-rank", "0")
+SOURCE = (*SERVICE, "--artifact", "a", *RANK)
 
 
 @pytest.mark.parametrize("arguments", [
@@ -31,7 +37,26 @@ SOURCE = ("--source", "unix:/tmp/x.sock", "--artifact", "a", "--tp-size", "2", "
     ("fetch", *SOURCE, "--shared", "--no-digests"),
     ("fetch", *SOURCE, "--null", "--comms", "0"),
     ("fetch", *SOURCE, "--null", "--deadline", "soon"),
-    ("fetch", "--source", "unix:/tmp/x.sock", "--tp-size", "2", "--tp-rank", "0", "--null"),
+    ("fetch", *SERVICE, *RANK, "--null"),
+    ("fetch", *SOURCE, "--null", "--plan", ABSENT, "--tp-rank", "2"),
+    ("fetch", *SERVICE, *RANK, "--null", "--plan", ABSENT),
+    ("fetch", *SOURCE, "--null", "--token-file", ABSENT, "--chunk", "1"),
+    ("fetch", *SOURCE, "--null", "--token-file", ABSENT, "--source", "nowhere"),
+    ("fetch", *SOURCE, "--null", "--artifact", "a b"),
+    ("plan", "--checkpoint", ABSENT, "--tp-size", "2", "--tp-rank", "2"),
+    ("plan", "--checkpoint", ABSENT, *SOURCE),
+    ("plan", "--checkpoint", ABSENT, "--artifact", "a", *RANK),
+    ("verify", "--checkpoint", ABSENT, "--tp-size", "2", "--tp-rank", "2", "file"),
+    ("verify", "--checkpoint", ABSENT, *RANK, "--plan", ABSENT, "file", "surplus"),
+    ("ls",),
+    ("ls", "--source", "nowhere"),
+    ("ls", *SERVICE, "surplus"),
+    ("publish", f"a@1={ABSENT}"),
+    ("publish", *SERVICE),
+    ("publish", *SERVICE, "a@1"),
+    ("publish", *SERVICE, f"a={ABSENT}"),
+    ("publish", *SERVICE, f"a b@1={ABSENT}"),
+    ("retire", *SERVICE, "a b@1"),
     ("verify", "--checkpoint", "x", "--tp-size", "2", "--tp-rank", "0"),
     ("leases", "surplus"),
     ("leases", "--watch", "1", "surplus"),
@@ -44,19 +69,76 @@ def test_tpview(tpview, arguments):
     assert done.stderr.strip() and done.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [(), ("no-version",), ("@1=/tmp",), ("a@1=",), ("a@1=/tmp", "--frobnicate"),
-                                       ("a@1=/tmp", "--listen", "nowhere"), ("a@1=/tmp", "a@1=/tmp")], ids=" ".join)
-def test_tpviewd(build, environ, arguments):
-    done = subprocess.run([str(build / "bin" / "tpviewd"), *arguments], env=environ, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=LIMIT_S)
-    assert done.returncode == 2
-    assert done.stderr.strip() and "ready" not in done.stdout
+@pytest.fixture
+def run(build, environ):
+    return lambda program, *arguments: subprocess.run([str(build / "bin" / program), *arguments], env=environ, timeout=LIMIT_S,
+                                                      stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("program", ["tpview", "tpviewd"])
-def test_help(build, environ, program):
-    done = subprocess.run([str(build / "bin" / program), "--help"], env=environ, capture_output=True, text=True,
-                          timeout=LIMIT_S)
+ARTIFACT = f"a@1={ABSENT}"
+
+
+@pytest.mark.parametrize("arguments", [
+    (),
+    ("no-version",),
+    (f"@1={ABSENT}",),
+    (f"a@={ABSENT}",),
+    (f"{'a' * 95}@1={ABSENT}",),
+    ("a@1=",),
+    (ARTIFACT, "--frobnicate"),
+    (ARTIFACT, "a@1=elsewhere"),
+    (ARTIFACT, "b"),
+    (ARTIFACT, "--listen", "nowhere"),
+    (ARTIFACT, "--listen", "127.0.0.1:65536"),
+    (ARTIFACT, "--listen", "127.0.0.1:0x10"),
+    (ARTIFACT, "--listen", "127.0.0.1:"),
+    (ARTIFACT, "--listen", "nowhere", "--token-file", ABSENT),
+    (ARTIFACT, "--unix", ""),
+    (ARTIFACT, "--unix", "/" + "x" * 108),
+    (ARTIFACT, "--unix", "/dev/null"),
+    (ARTIFACT, "--token-file", ABSENT, "--threads", "0"),
+    (ARTIFACT, "--budget", "none"),
+    (ARTIFACT, "--drain", "-1"),
+], ids=lambda arguments: " ".join(arguments)[:60])
+def test_tpviewd(run, arguments):
+    done = run("tpviewd", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) >= 1 and done.stdout == ""
+
+
+def test_tpviewd_refuses_an_open_address_before_it_opens_anything(run):
+    failed(run("tpviewd", ARTIFACT, "--listen", "0.0.0.0:0"), "reachable from other hosts")
+    failed(run("tpviewd", ARTIFACT, "--listen", "0.0.0.0:0", "--token-file", f"{ABSENT}.token"), f"{ABSENT}.token")
+    failed(run("tpviewd", ARTIFACT, "--listen", "0.0.0.0:0", "--insecure"), "artifact a@1")
+
+
+@pytest.mark.parametrize("arguments", [
+    (),
+    SERVICE,
+    (*SERVICE, "--artifact", "a"),
+    (*SOURCE, "--tp-rank", "2"),
+    (*SOURCE, "surplus"),
+    (*SOURCE, "--token-file", ABSENT, "-n", "0"),
+    (*SOURCE, "--chunk", "1"),
+    (*SOURCE, "--frobnicate"),
+], ids=" ".join)
+def test_tpview_perf(run, arguments):
+    done = run("tpview_perf", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip() and done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [("-b", "8K", "-e", "4K"), ("-n", "0"), ("--comms", "0"), ("--rounds", "0"), ("surplus",),
+                                       ("--frobnicate",)], ids=" ".join)
+def test_tpview_net_perf(run, arguments):
+    done = run("tpview_net_perf", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip() and done.stdout == ""
+
+
+@pytest.mark.parametrize("program", ["tpview", "tpviewd", "tpview_perf", "tpview_net_perf"])
+def test_help(run, program):
+    done = run(program, "--help")
     assert done.returncode == 0 and program in done.stdout
 
 

@@ -136,9 +136,7 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         a->no_fallback = true;
         break;
     case TOKEN_FILE:
-        free(a->token);
-        a->token = NULL;
-        status = tpv_cli_token(optarg, &a->token);
+        a->token_file = optarg;
         break;
     case JSON:
         a->json = true;
@@ -193,12 +191,35 @@ double tpv_arguments_left(const tpv_arguments_t *arguments) {
     return left > SHORTEST_S ? left : SHORTEST_S;
 }
 
+/* The address is judged before the token is read. */
+tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source) {
+    *source = NULL;
+    if (!arguments->source) return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR is needed");
+    TPV_TRY(tpv_source_open(arguments->source, NULL, source));
+    if (!arguments->token_file) return TPV_OK;
+    tpv_source_close(*source);
+    *source = NULL;
+    TPV_TRY(tpv_cli_token(arguments->token_file, &arguments->token));
+    return tpv_source_open(arguments->source, arguments->token, source);
+}
+
+static tpv_status_t judge_artifact(const tpv_arguments_t *arguments) {
+    if (arguments->checkpoint && arguments->source)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "give --checkpoint or --source, not both");
+    if (arguments->checkpoint && arguments->artifact)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--artifact is for --source; --checkpoint names a folder");
+    if (!arguments->checkpoint && (!arguments->source || !arguments->artifact))
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR and --artifact NAME[@VERSION] are needed");
+    return TPV_OK;
+}
+
 tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
     if (!arguments->have_size || !arguments->have_rank)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--tp-size and --tp-rank are needed");
     if (arguments->options.tp_rank >= arguments->options.tp_size)
-        return tpv_error_set(TPV_ERR_PLAN, "tp_rank %u is not in a group of tp_size %u", arguments->options.tp_rank,
+        return tpv_error_set(TPV_ERR_ARGUMENT, "tp_rank %u is not in a group of tp_size %u", arguments->options.tp_rank,
                              arguments->options.tp_size);
+    TPV_TRY(judge_artifact(arguments));
     if (!arguments->plan_path) return TPV_OK;
     TPV_TRY(tpv_cli_read(arguments->plan_path, PLAN_MAX, &arguments->plan, &arguments->plan_length));
     arguments->options.plan = arguments->plan;
@@ -206,14 +227,10 @@ tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
     return TPV_OK;
 }
 
-tpv_status_t tpv_arguments_open(const tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact) {
+tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact) {
     *source = NULL;
-    if (arguments->checkpoint && arguments->source)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "give --checkpoint or --source, not both");
     if (arguments->checkpoint) return tpv_artifact_open(arguments->checkpoint, artifact);
-    if (!arguments->source || !arguments->artifact)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR and --artifact NAME[@VERSION] are needed");
-    TPV_TRY(tpv_source_open(arguments->source, arguments->token, source));
+    TPV_TRY(tpv_arguments_source(arguments, source));
     tpv_status_t status = tpv_source_artifact(*source, arguments->artifact, tpv_arguments_left(arguments), artifact);
     if (status == TPV_OK) return TPV_OK;
     tpv_source_close(*source);

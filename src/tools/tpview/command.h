@@ -11,7 +11,7 @@
 
 /* All that any subcommand takes; each names the ones it knows. */
 typedef struct tpv_arguments {
-    const char *source, *artifact, *checkpoint, *plan_path, *out, *net;
+    const char *source, *artifact, *checkpoint, *plan_path, *token_file, *out, *net;
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
@@ -36,11 +36,17 @@ void tpv_arguments_clear(tpv_arguments_t *arguments);
  * share one deadline. */
 double tpv_arguments_left(const tpv_arguments_t *arguments);
 
-/* --tp-size and --tp-rank are needed and agree; TPV_ERR_ARGUMENT otherwise. Reads --plan. */
+/* The service of --source, which is needed. Nothing is sent yet. Reads --token-file. TPV_ERR_ARGUMENT; what
+ * tpv_cli_token and tpv_source_open return. */
+tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source);
+
+/* --tp-size and --tp-rank, and --checkpoint or --source with --artifact, are given and agree; TPV_ERR_ARGUMENT
+ * otherwise. Only then --plan is read. */
 tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments);
 
-/* The artifact of --checkpoint, or of --source with --artifact (*source is then open, else NULL). */
-tpv_status_t tpv_arguments_open(const tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact);
+/* After tpv_arguments_plan: the artifact of --checkpoint, or of --source with --artifact (*source is then open, else
+ * NULL). */
+tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact);
 
 int tpv_command_ls(int argc, char **argv);
 int tpv_command_plan(int argc, char **argv);

@@ -30,11 +30,10 @@ static void print_table(const json_t *list) {
     }
 }
 
-static tpv_status_t list(const tpv_arguments_t *arguments) {
+static tpv_status_t list(tpv_arguments_t *arguments) {
     tpv_source_t *source = NULL;
     char *text = NULL;
-    if (!arguments->source) return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR is needed");
-    TPV_TRY(tpv_source_open(arguments->source, arguments->token, &source));
+    TPV_TRY(tpv_arguments_source(arguments, &source));
     tpv_status_t status = tpv_source_get(source, "/v1/artifacts", arguments->deadline_s, &text);
     tpv_source_close(source);
     if (status != TPV_OK) return status;

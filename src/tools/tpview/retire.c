@@ -13,10 +13,9 @@ static const char help[] =
     "Example:\n"
     "  tpview retire --source unix:/tmp/tpviewd-0.sock qwen3-14b@1\n";
 
-static tpv_status_t retire(const tpv_arguments_t *arguments, const char *what) {
+static tpv_status_t retire(tpv_arguments_t *arguments, const char *what) {
     tpv_source_t *source = NULL;
-    if (!arguments->source) return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR is needed");
-    TPV_TRY(tpv_source_open(arguments->source, arguments->token, &source));
+    TPV_TRY(tpv_arguments_source(arguments, &source));
     tpv_status_t status = tpv_source_retire(source, what, arguments->deadline_s);
     tpv_source_close(source);
     return status;
