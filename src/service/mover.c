@@ -28,7 +28,7 @@ struct tpv_mover {
     pthread_cond_t changed;    /* active became 0, or refusing was set */
     tpv_fetch_job_t *incoming; /* under mutex */
     tpv_fetch_job_t *jobs;     /* the thread's */
-    atomic_uint active;        /* in both lists; changed under mutex, read relaxed without */
+    atomic_uint active;        /* admitted, in a list or about to be; changed under mutex, read relaxed without */
     atomic_bool refusing;      /* relaxed: seen at the next round, which a wake brings */
     atomic_bool closing;       /* likewise */
     bool stopped;              /* under mutex: the thread looks at incoming no more */
@@ -198,12 +198,24 @@ static void take_incoming(tpv_mover_t *mover) {
     pthread_mutex_unlock(&mover->mutex);
 }
 
-static void drop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
-    tpv_fetch_job_release(job);
+bool tpv_mover_admit(tpv_mover_t *mover, unsigned most) {
+    pthread_mutex_lock(&mover->mutex);
+    bool admitted = tpv_mover_active(mover) < most;
+    if (admitted) atomic_fetch_add_explicit(&mover->active, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&mover->mutex);
+    return admitted;
+}
+
+void tpv_mover_leave(tpv_mover_t *mover) {
     pthread_mutex_lock(&mover->mutex);
     if (atomic_fetch_sub_explicit(&mover->active, 1, memory_order_relaxed) == 1)
         pthread_cond_broadcast(&mover->changed);
     pthread_mutex_unlock(&mover->mutex);
+}
+
+static void drop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    tpv_fetch_job_release(job);
+    tpv_mover_leave(mover);
 }
 
 static void clear_wake(tpv_mover_t *mover) {
@@ -302,7 +314,6 @@ void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     pthread_mutex_lock(&mover->mutex);
     bool stopped = mover->stopped;
     if (!stopped) {
-        atomic_fetch_add_explicit(&mover->active, 1, memory_order_relaxed);
         job->next = mover->incoming;
         mover->incoming = job;
     }
@@ -315,7 +326,7 @@ void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     bool moved = false;
     fail(mover, job, tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down"));
     advance(mover, job, &moved);
-    tpv_fetch_job_release(job);
+    drop(mover, job);
 }
 
 void tpv_mover_refuse_all(tpv_mover_t *mover) {

@@ -21,13 +21,18 @@ typedef struct tpv_mover_options {
 
 /* TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY. What `options` names outlives the mover. */
 tpv_status_t tpv_mover_open(const tpv_mover_options_t *options, tpv_mover_t **mover);
-/* Hand over a fetch with a reference of its own. A mover that was stopped answers TPV_ERR_REFUSED. Any thread. */
+/* Take one of `most` places for a fetch; false when none is left. Any thread. */
+bool tpv_mover_admit(tpv_mover_t *mover, unsigned most);
+/* Give a place back that no fetch was handed over for. Any thread. */
+void tpv_mover_leave(tpv_mover_t *mover);
+/* Hand over a fetch that was admitted, with a reference of its own. A mover that was stopped answers TPV_ERR_REFUSED.
+ * Any thread. */
 void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job);
 /* Something outside changed (a fetch was ended): look at once. Any thread. */
 void tpv_mover_wake(tpv_mover_t *mover);
 /* End every fetch that is not finished with TPV_ERR_REFUSED. Any thread. */
 void tpv_mover_refuse_all(tpv_mover_t *mover);
-/* Fetches that the mover holds. Any thread. */
+/* Fetches that were admitted and have not ended. Any thread. */
 unsigned tpv_mover_active(const tpv_mover_t *mover);
 /* Wait until it holds none; false when `deadline` (base/clock.h) passed first. Any thread. */
 bool tpv_mover_wait_idle(tpv_mover_t *mover, int64_t deadline);

@@ -48,17 +48,10 @@ static tpv_status_t compile(tpv_service_t *service, const tpv_fetch_job_t *job, 
     return status;
 }
 
-static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
-    size_t length = 0;
-    const char *body = tpv_exchange_body(exchange, &length);
-    tpv_view_t *view = NULL;
-    TPV_TRY(tpv_request_parse(body, length, &job->request));
+/* From the admitted request to its lease. */
+static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
     tpv_request_t *request = &job->request;
-    if (atomic_load_explicit(&service->closing, memory_order_relaxed))
-        return tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down");
-    if (tpv_mover_active(service->mover) >= service->options.max_fetches)
-        return tpv_error_set(TPV_ERR_REFUSED, "%u fetches are in flight already, as many as are allowed",
-                             service->options.max_fetches);
+    tpv_view_t *view = NULL;
     if (strcmp(request->net, service->net->abi.name) != 0)
         return tpv_error_set(TPV_ERR_REFUSED,
                              "the rank uses net plugin \"%s\", the source \"%s\": both must use the same", request->net,
@@ -79,6 +72,21 @@ static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchan
     memcpy(job->view_id, tpv_view_id(job->stored->view), sizeof job->view_id);
     tpv_status_t status = begin_lease(service, job);
     if (status != TPV_OK) tpv_store_release(service->store, job->stored);
+    return status;
+}
+
+static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
+    size_t length = 0;
+    const char *body = tpv_exchange_body(exchange, &length);
+    TPV_TRY(tpv_request_parse(body, length, &job->request));
+    if (atomic_load_explicit(&service->closing, memory_order_relaxed))
+        return tpv_error_set(TPV_ERR_REFUSED, "the service is shutting down");
+    /* Its place is taken before any work: equal requests that come at once may not pass together. */
+    if (!tpv_mover_admit(service->mover, service->options.max_fetches))
+        return tpv_error_set(TPV_ERR_REFUSED, "%u fetches are in flight already, as many as are allowed",
+                             service->options.max_fetches);
+    tpv_status_t status = prepare_admitted(service, exchange, job);
+    if (status != TPV_OK) tpv_mover_leave(service->mover);
     return status;
 }
 

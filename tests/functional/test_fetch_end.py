@@ -3,6 +3,7 @@ wants."""
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -154,6 +155,35 @@ def test_as_many_fetches_as_are_allowed(serve, start_rank, held):
     wait_for(lambda: held() == {ranks[1].fetch_id}, SLACK_S, "the end of a fetch")
     third = start_rank(service, deadline_s=50)
     received(third)
+
+
+def test_as_many_fetches_as_are_allowed_of_those_that_come_at_once(serve, start_rank, control, held):
+    """Two places and sixteen requests that are sent before any is answered; those that are refused take no place."""
+    service = serve("--max-fetches", 2, "--drain", 0.1)
+    first = start_rank(service, deadline_s=50)
+    list(first.chunks())
+    assert first.outcome()[0] == 200
+    first.acknowledge()
+    for _ in range(3):
+        wait_for(lambda: control(service).metric("fetches_active") == 0, SLACK_S, "the end of the fetches before")
+        ranks = [Rank(control(service), first.artifact_id, first.view, deadline_s=50) for _ in range(16)]
+        for rank in ranks:
+            rank.control.sock.setblocking(False)
+        refused = set()
+
+        def all_known() -> bool:
+            for rank in ranks:
+                try:
+                    if rank not in refused and b" 503 " in rank.control.sock.recv(4096, socket.MSG_PEEK):
+                        refused.add(rank)
+                except BlockingIOError:
+                    pass
+            return len(refused) == 14
+
+        wait_for(all_known, SLACK_S, "the refusal of fourteen")
+        assert held() == {rank.fetch_id for rank in ranks if rank not in refused}
+        for rank in ranks:
+            rank.close()
 
 
 def test_a_service_that_ends_lets_fetches_finish(serve, start_rank, control, held):

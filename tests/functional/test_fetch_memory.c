@@ -137,11 +137,32 @@ static void the_end_is_acknowledged(void **state) {
     }
 }
 
+static bool stop_at_once(void *user, uint64_t done, uint64_t total) {
+    (void)user, (void)done, (void)total;
+    return false;
+}
+
+/* A request that is not answered yet is broken off, so that the source sees it; the connection can be used again. */
+static void what_is_cancelled_is_told_to_the_source(void **state) {
+    (void)state;
+    host_t *host = start(UINT64_C(64) << 20);
+    uint8_t *memory = malloc(tpv_view_stats(host->view).bytes);
+    tpv_fetch_result_t result;
+    tpv_fetch_options_t options = {.chunk_bytes = 4096, .progress = stop_at_once};
+    assert_int_equal(tpv_fetch(host->source, host->remote, host->view, &options, memory, &result), TPV_ERR_CANCELLED);
+    free(memory);
+    for (int64_t until = tpv_deadline_in(20); count_leases() > 0; usleep(1000))
+        assert_false(tpv_deadline_passed(until));
+    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096}, false);
+    end(host);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dirty_memory_is_written_whole),
         cmocka_unit_test(dirty_memory_is_written_whole_by_whole_tensors),
         cmocka_unit_test(the_end_is_acknowledged),
+        cmocka_unit_test(what_is_cancelled_is_told_to_the_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
