@@ -1,57 +1,51 @@
-"""Where a service listens: one at a time at a path, and numbers that are ports."""
+"""Where a service may listen: what counts as open to other hosts, and what stands in a socket's place."""
 
-import signal
-import socket
+import os
 import subprocess
 
 import pytest
 from conftest import LIMIT_S
-from control import call
-from outcomes import wait_for
+from outcomes import failed
 
 
-def make_stale(path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
+@pytest.fixture
+def refused(tiny, build, environ):
+    """refused(option, …): how a service ends that must not become ready."""
+
+    def run(*options) -> subprocess.CompletedProcess:
+        done = subprocess.run([str(build / "bin" / "tpviewd"), f"qwen3@1={tiny('qwen3')}", *map(str, options)], env=environ,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
+        assert "ready" not in done.stdout
+        return done
+
+    return run
 
 
-def test_two_starters_over_a_stale_socket(build, environ, tiny, sockets):
-    """One of them serves, the other says who does; the end of the loser leaves the winner's socket alone."""
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "126.255.255.255", "128.0.0.1", "[::]", "[2001:db8::1]", "[::2]",
+                                  "[fe80::1]", ""])
+def test_what_other_hosts_reach_needs_a_token(refused, host):
+    failed(refused("--listen", f"{host}:0"), "--token-file", "--insecure")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.4.5", "[::1]"])
+def test_loopback_does_not(tiny, start_service, control, host):
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", f"{host}:0")
+    assert control(service.tcp).call("GET", "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link to a file", "dangling link", "fifo"])
+def test_what_is_no_socket_is_left_alone(refused, sockets, kind):
     path = sockets / "x.sock"
-    command = [str(build / "bin" / "tpviewd"), f"qwen3@1={tiny('qwen3')}", "--unix", str(path)]
-    for _ in range(5):
-        make_stale(path)
-        both = [subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, text=True) for _ in range(2)]
-        try:
-            wait_for(lambda: any(one.poll() is not None for one in both), LIMIT_S, "the end of one of them")
-            loser = next(one for one in both if one.poll() is not None)
-            winner = both[1 - both.index(loser)]
-            output, errors = loser.communicate(timeout=LIMIT_S)
-            assert loser.returncode == 1 and "ready" not in output and "in use by a running service" in errors
-            assert "ready" in winner.stdout.readline()
-            assert call(f"unix:{path}", "GET", "/healthz")[0] == 200
-            winner.send_signal(signal.SIGTERM)
-            assert winner.wait(LIMIT_S) == 0
-            assert not list(sockets.iterdir())
-        finally:
-            for one in both:
-                one.kill()
-                one.communicate()
+    (sockets / "file").write_text("mine")
+    {"file": lambda: path.write_text("mine"), "folder": path.mkdir, "link to a file": lambda: path.symlink_to(sockets / "file"),
+     "dangling link": lambda: path.symlink_to(sockets / "nothing"), "fifo": lambda: os.mkfifo(path)}[kind]()
+    before = path.lstat()
+    done = refused("--unix", path)
+    assert done.returncode == 2 and str(path) in done.stderr and "not a socket" in done.stderr
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert (sockets / "file").read_text() == "mine"
 
 
-def test_living_stranger_keeps_its_socket(tiny, run_tpviewd, sockets):
-    """A socket whose owner knows no lock."""
-    path = sockets / "x.sock"
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.bind(str(path))
-        stranger.listen()
-        done = run_tpviewd(f"qwen3@1={tiny('qwen3')}", "--unix", path)
-        assert done.returncode == 1 and "in use by a running service" in done.stderr
-    assert [file.name for file in sockets.iterdir()] == ["x.sock"]
-
-
-@pytest.mark.parametrize("port", ["65536", "99999", "18446744073709551616", "-1", "1x", "", "7K"])
-def test_ports_that_are_none(tiny, run_tpviewd, port):
-    done = run_tpviewd(f"qwen3@1={tiny('qwen3')}", "--listen", f"127.0.0.1:{port}")
-    assert done.returncode == 2 and "0 to 65535" in done.stderr
+def test_a_path_too_long_for_a_socket(refused, sockets):
+    done = refused("--unix", sockets / (108 * "x"))
+    assert done.returncode == 2 and "107" in done.stderr

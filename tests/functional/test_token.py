@@ -53,6 +53,15 @@ def test_it_opens_every_path(service, control, method, path):
     assert response.status == 200 and response.read()
 
 
+def test_a_refusal_names_the_scheme(service, control):
+    """RFC 9110, 11.6.1: a 401 has to say which one is wanted."""
+    connection = control(service.tcp)
+    connection.request("GET", "/v1/artifacts")
+    response = connection.getresponse()
+    assert response.status == 401 and response.getheader("WWW-Authenticate").startswith("Bearer")
+    response.read()
+
+
 def test_health_is_told_to_everybody(service, control):
     assert control(service.tcp).call("GET", "/healthz") == (200, {"status": "ok"})
 
