@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 static _Thread_local char message[TPV_ERROR_MAX];
 
 static const char *const names[TPV_STATUS_COUNT] = {
@@ -42,12 +44,6 @@ const char *tpv_error_message(void) {
     return message;
 }
 
-/* A terminal must not obey what a file or a peer wrote into a name. */
-static void replace_control_bytes(void) {
-    for (char *c = message; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
-}
-
 tpv_status_t tpv_error_set(tpv_status_t status, const char *format, ...) {
     char text[TPV_ERROR_MAX]; /* an argument may be the present message */
     va_list arguments;
@@ -55,7 +51,7 @@ tpv_status_t tpv_error_set(tpv_status_t status, const char *format, ...) {
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     memcpy(message, text, sizeof message);
-    replace_control_bytes();
+    tpv_text_clean(message); /* it may quote a file or a peer */
     return status;
 }
 

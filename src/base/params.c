@@ -11,18 +11,27 @@
 
 extern char **environ;
 
-typedef enum { KIND_INT, KIND_LEVEL, KIND_STRING } kind_t;
+typedef enum { KIND_INT, KIND_CHOICE, KIND_STRING } kind_t;
 
 typedef struct {
     const char *name;
     kind_t kind;
     const char *initial; /* default, as a user would write it */
-    int64_t low, high;   /* bounds of an integer, longest length of a string */
+    int64_t low, high;   /* bounds of an integer, longest length of a string, number of words */
     const char *sentence;
+    const char *words[4]; /* of a choice, whose value is their index */
 } entry_t;
 
 static const entry_t table[TPV_PARAM_COUNT] = {
-    [TPV_PARAM_DEBUG] = {"TPVIEW_DEBUG", KIND_LEVEL, "WARN", 0, 3, "Log level: NONE, WARN, INFO or TRACE."},
+    [TPV_PARAM_DEBUG] = {"TPVIEW_DEBUG",
+                         KIND_CHOICE,
+                         "WARN",
+                         0,
+                         4,
+                         "Log level: NONE, WARN, INFO or TRACE.",
+                         {"NONE", "WARN", "INFO", "TRACE"}},
+    [TPV_PARAM_LOG_FORMAT] =
+        {"TPVIEW_LOG_FORMAT", KIND_CHOICE, "text", 0, 2, "How log lines look: text or json.", {"text", "json"}},
     [TPV_PARAM_NAMESPACE] = {"TPVIEW_NAMESPACE", KIND_STRING, "default", 1, 32,
                              "Name of the lease table that processes of this host share (letters, digits, - and _)."},
     [TPV_PARAM_CACHE_DIR] = {"TPVIEW_CACHE_DIR", KIND_STRING, "", 0, 4000,
@@ -72,15 +81,21 @@ tpv_status_t tpv_parse_int(const char *what, const char *text, int64_t low, int6
     return TPV_OK;
 }
 
-static tpv_status_t parse_level(const entry_t *entry, const char *text, int64_t *value) {
-    static const char *const levels[] = {"NONE", "WARN", "INFO", "TRACE"};
-    for (int i = 0; i < 4; i++) {
-        if (strcasecmp(text, levels[i]) == 0) {
+static tpv_status_t parse_choice(const entry_t *entry, const char *text, int64_t *value) {
+    char expected[64] = "";
+    for (int i = 0; i < entry->high; i++) {
+        if (strcasecmp(text, entry->words[i]) == 0) {
             *value = i;
             return TPV_OK;
         }
+        size_t length = strlen(expected);
+        snprintf(expected + length, sizeof expected - length, "%s%s",
+                 i == 0                ? ""
+                 : i + 1 < entry->high ? ", "
+                                       : " or ",
+                 entry->words[i]);
     }
-    return tpv_error_set(TPV_ERR_ARGUMENT, "%s=\"%s\": expected NONE, WARN, INFO or TRACE", entry->name, text);
+    return tpv_error_set(TPV_ERR_ARGUMENT, "%s=\"%s\": expected %s", entry->name, text, expected);
 }
 
 static tpv_status_t parse(int index, const char *text) {
@@ -88,8 +103,8 @@ static tpv_status_t parse(int index, const char *text) {
     switch (entry->kind) {
     case KIND_INT:
         return tpv_parse_int(entry->name, text, entry->low, entry->high, &values[index].number);
-    case KIND_LEVEL:
-        return parse_level(entry, text, &values[index].number);
+    case KIND_CHOICE:
+        return parse_choice(entry, text, &values[index].number);
     case KIND_STRING: {
         int64_t length = (int64_t)strlen(text);
         if (length < entry->low || length > entry->high)

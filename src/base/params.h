@@ -10,6 +10,7 @@
 
 typedef enum tpv_param {
     TPV_PARAM_DEBUG,
+    TPV_PARAM_LOG_FORMAT,
     TPV_PARAM_NAMESPACE,
     TPV_PARAM_CACHE_DIR,
     TPV_PARAM_COMMS,

@@ -6,9 +6,17 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/process.h"
+#include "base/text.h"
 #include "lifecycle/count.h"
 #include "lifecycle/lease.h"
 #include "lifecycle/words.h"
+
+/* A field of the table, which anybody may have written to: perhaps without a zero, perhaps with control bytes. */
+static void read_text(const char *field, size_t bytes, size_t room, char *text) {
+    size_t most = bytes < room ? bytes : room - 1;
+    snprintf(text, room, "%.*s", (int)most, field);
+    tpv_text_clean(text);
+}
 
 /* Copy the lease in `slot`; false when there is none. A lease only ever goes forward to its end, so trying again while
  * it changes state ends soon. */
@@ -35,11 +43,11 @@ static bool read_lease(const tpv_table_t *table, uint32_t slot, tpv_lease_info_t
     memset(info, 0, sizeof *info);
     snprintf(info->lease_id, sizeof info->lease_id, "%016llx%016llx", (unsigned long long)record.id[0],
              (unsigned long long)record.id[1]);
-    snprintf(info->artifact, sizeof info->artifact, "%.*s", (int)sizeof info->artifact - 1, export.record.label);
-    snprintf(info->artifact_id, sizeof info->artifact_id, "%.32s", export.record.artifact_id);
-    snprintf(info->view_id, sizeof info->view_id, "%.32s", export.record.view_id);
-    snprintf(info->device, sizeof info->device, "%.*s", (int)sizeof info->device - 1, export.record.device);
-    snprintf(info->host, sizeof info->host, "%.*s", (int)sizeof info->host - 1, record.remote_host);
+    read_text(export.record.label, sizeof export.record.label, sizeof info->artifact, info->artifact);
+    read_text(export.record.artifact_id, sizeof export.record.artifact_id, sizeof info->artifact_id, info->artifact_id);
+    read_text(export.record.view_id, sizeof export.record.view_id, sizeof info->view_id, info->view_id);
+    read_text(export.record.device, sizeof export.record.device, sizeof info->device, info->device);
+    read_text(record.remote_host, sizeof record.remote_host, sizeof info->host, info->host);
     info->state = export.state;
     info->lease_state = tpv_lease_word_state(word);
     info->generation = record.export_generation;

@@ -5,6 +5,7 @@
 
 #include "artifact/json.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "channel/stream.h"
 #include "tpview/fetch.h"
 #include "tpview/view.h"
@@ -74,6 +75,7 @@ static tpv_status_t parse_rank(const json_t *root, tpv_request_t *request) {
     int64_t pid = 0, tp_rank = 0, tp_size = 0;
     TPV_TRY(check_fields(rank, "fetch request: \"rank\"", fields));
     TPV_TRY(get_text(rank, "host", sizeof request->host, request->host));
+    tpv_text_clean(request->host); /* for logs and the lease table, which others print */
     TPV_TRY(get_number(rank, "pid", 1, INT32_MAX, &pid));
     TPV_TRY(get_number(rank, "tp_size", 1, TPV_MAX_TP_SIZE, &tp_size));
     TPV_TRY(get_number(rank, "tp_rank", 0, tp_size - 1, &tp_rank));

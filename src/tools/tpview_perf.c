@@ -14,7 +14,6 @@
 #include "tools/common/raw_stream.h"
 #include "tpview/tpview.h"
 
-#define TOOL "tpview_perf"
 #define MOST_ITERATIONS 1000
 
 static const char help[] =
@@ -100,7 +99,7 @@ static void send_and_exit(const perf_t *perf, const tpv_raw_stream_t *stream, in
         memset(memory, 0x5a, stream->bytes);
         status = tpv_raw_send(net, stream, handle_fd, memory);
     }
-    if (status != TPV_OK) fprintf(stderr, TOOL ": sender: %s\n", tpv_error_message());
+    if (status != TPV_OK) fprintf(stderr, "tpview_perf: sender: %s\n", tpv_error_message());
     _exit(status == TPV_OK ? 0 : 1);
 }
 
@@ -255,28 +254,31 @@ static tpv_status_t take(perf_t *perf, int option) {
     case 'w':
         return tpv_parse_int("-w", optarg, 0, MOST_ITERATIONS, &perf->warmup);
     default:
-        return tpv_error_set(TPV_ERR_ARGUMENT, "bad arguments; see " TOOL " --help");
+        break; /* not to be had: main has looked */
     }
     return status;
 }
 
 int main(int argc, char **argv) {
     perf_t perf = {.only_rank = -1, .rounds = 5, .warmup = 1};
+    tpv_cli_begin("tpview_perf", argc, argv);
+    opterr = 0;
     tpv_status_t status = tpv_params_check();
-    for (int option; status == TPV_OK && (option = getopt_long(argc, argv, "n:w:", long_options, NULL)) != -1;) {
-        if (option == OPT_HELP) {
+    for (int option; status == TPV_OK && (option = getopt_long(argc, argv, ":hn:w:", long_options, NULL)) != -1;) {
+        if (option == OPT_HELP || option == 'h') {
             fputs(help, stdout);
-            return TPV_EXIT_OK;
+            return tpv_cli_end(TPV_EXIT_OK);
         }
+        if (option == '?' || option == ':') return tpv_cli_end(tpv_cli_bad_option(option, argv, long_options));
         status = take(&perf, option);
     }
     if (status == TPV_OK && optind < argc)
-        status = tpv_error_set(TPV_ERR_ARGUMENT, "\"%s\" is not understood; see " TOOL " --help", argv[optind]);
+        status = tpv_error_set(TPV_ERR_ARGUMENT, "unexpected argument \"%s\"", argv[optind]);
     if (status == TPV_OK) status = judge(&perf);
     if (status == TPV_OK) status = run(&perf);
     json_decref(perf.rows);
     tpv_artifact_close(perf.artifact);
     tpv_source_close(perf.source);
     free(perf.token);
-    return status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+    return tpv_cli_end(status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status));
 }

@@ -14,8 +14,6 @@
 #include "tools/common/progress.h"
 #include "tpview/tpview.h"
 
-#define TOOL "tpviewd"
-
 static const char help[] =
     "Usage: tpviewd NAME@VERSION=DIR... [OPTION...]\n"
     "\n"
@@ -90,7 +88,7 @@ typedef struct {
 } daemon_t;
 
 /* -1: go on; otherwise an exit code. */
-static int take_option(daemon_t *d, int option) {
+static int take_option(daemon_t *d, int option, char **argv) {
     int64_t number = 0;
     tpv_status_t status = TPV_OK;
     switch (option) {
@@ -133,6 +131,7 @@ static int take_option(daemon_t *d, int option) {
     case OPT_DRAIN:
         status = tpv_cli_seconds("--drain", optarg, &d->drain_s);
         break;
+    case 'h':
     case OPT_HELP:
         fputs(help, stdout);
         return TPV_EXIT_OK;
@@ -143,9 +142,9 @@ static int take_option(daemon_t *d, int option) {
         printf("tpviewd %s\n", tpv_version());
         return TPV_EXIT_OK;
     default:
-        return tpv_cli_usage(TOOL, "bad arguments");
+        return tpv_cli_bad_option(option, argv, long_options);
     }
-    return status == TPV_OK ? -1 : tpv_cli_fail(TOOL, status);
+    return status == TPV_OK ? -1 : tpv_cli_fail(status);
 }
 
 static void choose_unix_path(daemon_t *d) {
@@ -249,7 +248,7 @@ static int serve(daemon_t *d, char **definitions, int count) {
 
     tpv_service_t *service = NULL;
     tpv_status_t status = open_service(d, definitions, count, &service);
-    if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
+    if (status != TPV_OK) return tpv_cli_fail(status);
     printf("tpviewd: ready %s (net plugin %s, %d artifact%s)\n", tpv_http_server_addresses(service->http),
            service->net->abi.name, count, count == 1 ? "" : "s");
     fflush(stdout);
@@ -263,13 +262,15 @@ static int serve(daemon_t *d, char **definitions, int count) {
 int main(int argc, char **argv) {
     daemon_t d = {.service = {.max_fetches = 256, .lease_ttl_s = 60, .idle_s = 75}, .drain_s = 10};
     int code = -1;
+    tpv_cli_begin("tpviewd", argc, argv);
+    opterr = 0;
     while (code < 0) {
-        int option = getopt_long(argc, argv, "", long_options, NULL);
+        int option = getopt_long(argc, argv, ":h", long_options, NULL);
         if (option == -1) break;
-        code = take_option(&d, option);
+        code = take_option(&d, option, argv);
     }
-    if (code < 0 && tpv_params_check() != TPV_OK) code = tpv_cli_fail(TOOL, TPV_ERR_ARGUMENT);
-    if (code < 0 && optind == argc) code = tpv_cli_usage(TOOL, "expected NAME@VERSION=DIR");
+    if (code < 0 && tpv_params_check() != TPV_OK) code = tpv_cli_fail(TPV_ERR_ARGUMENT);
+    if (code < 0 && optind == argc) code = tpv_cli_usage("expected NAME@VERSION=DIR");
     if (code < 0) {
         if (!d.service.threads) d.service.threads = (unsigned)tpv_param_int(TPV_PARAM_THREADS);
         if (!d.service.budget) d.service.budget = (uint64_t)tpv_param_int(TPV_PARAM_BUDGET);
@@ -278,5 +279,5 @@ int main(int argc, char **argv) {
         code = serve(&d, argv + optind, argc - optind);
     }
     free(d.token);
-    return code;
+    return tpv_cli_end(code);
 }

@@ -248,7 +248,7 @@ class Play:
         return plan.LABELS[one] == plan.LABELS[other]
 
     def _check_failure(self, rank: plan.Rank, actor: Actor, artifact_id: str | None) -> None:
-        lines = [line for line in actor.said().splitlines() if not re.match(r"tpview \d+ (WARN|INFO) ", line)]
+        lines = [line for line in actor.said().splitlines() if not re.match(r"\S+ tpview \d+ (WARN|INFO) ", line)]
         if actor.code != 1 or len(lines) != 1 or not lines[0].startswith("tpview: "):
             raise Wrong(f"{rank.name} ended with exit code {actor.code} and said {actor.said()!r}")
         cause = json.loads(actor.answered())["error"]["status"]

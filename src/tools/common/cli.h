@@ -2,6 +2,7 @@
 #ifndef TOOLS_COMMON_CLI_H
 #define TOOLS_COMMON_CLI_H
 
+#include <getopt.h>
 #include <jansson.h>
 #include <stdint.h>
 
@@ -9,10 +10,29 @@
 
 enum { TPV_EXIT_OK = 0, TPV_EXIT_FAILURE = 1, TPV_EXIT_USAGE = 2 };
 
-/* Print "tool: message" and return the exit code: usage for TPV_ERR_ARGUMENT, failure for the rest. */
-int tpv_cli_fail(const char *tool, tpv_status_t status);
-/* Print "tool: <formatted>; see tool --help" and return TPV_EXIT_USAGE. */
-int tpv_cli_usage(const char *tool, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* First of all in main: `tool` is the program's name. With --json among the arguments, failures are printed as JSON on
+ * standard output as well: {"error":{"status","message"}}. */
+void tpv_cli_begin(const char *tool, int argc, char **argv);
+/* The subcommand that hints point at from here on: "see tool COMMAND --help". Outlives the program. */
+void tpv_cli_command(const char *command);
+/* Last of all in main: what was printed must have been written, else it is a failure, said on stderr. Returns the exit
+ * code; `code` is that of the work. A reader that has left (EPIPE) had enough. */
+int tpv_cli_end(int code);
+
+/* Print "tool: message" and return the exit code: usage for TPV_ERR_ARGUMENT, with a hint, failure for the rest. */
+int tpv_cli_fail(tpv_status_t status);
+/* Print "tool: <formatted>; see tool [COMMAND] --help" and return TPV_EXIT_USAGE. */
+int tpv_cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* tpv_cli_usage for an option that getopt_long, called with an option string that begins with ":" and opterr 0, did not
+ * take: `option` is what it returned, ':' or '?'. Names the nearest of `options` for an unknown one. The values of
+ * `options` are none of the printable ASCII characters but for those that are short options too. */
+int tpv_cli_bad_option(int option, char **argv, const struct option *options);
+/* Of `count` words, the one that `word` was most likely meant to be; NULL when none is near. */
+const char *tpv_cli_nearest(const char *word, const char *const *words, size_t count);
+
+/* `text`, which somebody else wrote, as it may be shown (base/text.h), in one of a few static buffers that take turns.
+ * NULL stays NULL. */
+const char *tpv_cli_text(const char *text);
 
 #define TPV_CLI_MAX_SECONDS 1e9 /* some thirty years: in nanoseconds it can be added to any time */
 
@@ -27,7 +47,8 @@ tpv_status_t tpv_cli_token(const char *path, char **token);
  * TPV_ERR_FORMAT when it is longer, TPV_ERR_SYSTEM. */
 tpv_status_t tpv_cli_read(const char *path, size_t limit, char **text, size_t *length);
 
-/* Print and drop a JSON value, with a newline. */
+/* Print and drop a JSON value, with a newline. NULL, from lack of memory or text that is not UTF-8, makes tpv_cli_end
+ * fail. */
 void tpv_cli_print_json(json_t *root);
 
 #endif

@@ -10,7 +10,6 @@
 #include "tools/common/cli.h"
 #include "tools/net_perf/table.h"
 
-#define TOOL "tpview_net_perf"
 #define MESSAGES_MAX 1000000
 #define LARGEST (INT64_C(1) << 30)
 /* Messages of one measurement, where -n is not given. */
@@ -130,8 +129,9 @@ static tpv_status_t take(options_t *options, int option) {
         options->json = true;
         return TPV_OK;
     default:
-        return tpv_error_set(TPV_ERR_ARGUMENT, "bad arguments; see " TOOL " --help");
+        break; /* not to be had: main has looked */
     }
+    return TPV_OK;
 }
 
 static tpv_perf_subject_t *add(tpv_perf_table_t *table, const options_t *options, const tpv_perf_engine_t *engine,
@@ -235,18 +235,21 @@ int main(int argc, char **argv) {
                          .comms = 1,
                          .inflight = 8,
                          .libnccl = "libnccl.so.2"};
+    tpv_cli_begin("tpview_net_perf", argc, argv);
+    opterr = 0;
     tpv_status_t status = tpv_params_check();
     for (int option;
-         status == TPV_OK && (option = getopt_long(argc, argv, "b:e:f:n:w:c:", long_options, NULL)) != -1;) {
-        if (option == OPT_HELP) {
+         status == TPV_OK && (option = getopt_long(argc, argv, ":hb:e:f:n:w:c:", long_options, NULL)) != -1;) {
+        if (option == OPT_HELP || option == 'h') {
             fputs(help, stdout);
-            return TPV_EXIT_OK;
+            return tpv_cli_end(TPV_EXIT_OK);
         }
+        if (option == '?' || option == ':') return tpv_cli_end(tpv_cli_bad_option(option, argv, long_options));
         status = take(&options, option);
     }
     if (status == TPV_OK && optind < argc)
-        status = tpv_error_set(TPV_ERR_ARGUMENT, "\"%s\" is not understood; see " TOOL " --help", argv[optind]);
+        status = tpv_error_set(TPV_ERR_ARGUMENT, "unexpected argument \"%s\"", argv[optind]);
     if (options.net_count == 0) options.nets[options.net_count++] = "tpview";
     if (status == TPV_OK) status = run(&options);
-    return status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+    return tpv_cli_end(status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status));
 }

@@ -153,29 +153,30 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     return status;
 }
 
-int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, int words,
+int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, const char *what,
                         const char *help) {
+    int words = what ? 1 : 0;
     *arguments = (tpv_arguments_t){.begin_ns = tpv_clock_ns()};
     struct option options[OPTION_COUNT + 1] = {0};
     int count = 0;
+    opterr = 0;
     for (int i = 0; i < OPTION_COUNT; i++)
         if (i == HELP || is_allowed(known[i].name, allowed)) options[count++] = known[i];
     for (;;) {
-        int option = getopt_long(argc, argv, "", options, NULL);
+        int option = getopt_long(argc, argv, ":h", options, NULL);
         if (option == -1) break;
-        if (option == HELP) {
+        if (option == HELP || option == 'h') {
             fputs(help, stdout);
             return TPV_EXIT_OK;
         }
         /* getopt takes an optional value only with "=": "--watch 2" is meant as well. */
         if (option == WATCH && !optarg && optind < argc && argv[optind][0] != '-') optarg = argv[optind++];
-        if (option == '?') return tpv_cli_usage(TOOL, "bad arguments");
+        if (option == '?' || option == ':') return tpv_cli_bad_option(option, argv, options);
         tpv_status_t status = take(arguments, option);
-        if (status != TPV_OK) return tpv_cli_fail(TOOL, status);
+        if (status != TPV_OK) return tpv_cli_fail(status);
     }
-    if (argc - optind != words)
-        return words ? tpv_cli_usage(TOOL, "expected one argument behind the options")
-                     : tpv_cli_usage(TOOL, "unexpected argument \"%s\"", argv[optind]);
+    if (argc - optind > words) return tpv_cli_usage("unexpected argument \"%s\"", argv[optind + words]);
+    if (argc - optind < words) return tpv_cli_usage("expected %s", what);
     arguments->first = optind;
     return -1;
 }

@@ -7,8 +7,6 @@
 #include "tools/common/cli.h"
 #include "tpview/tpview.h"
 
-#define TOOL "tpview"
-
 /* All that any subcommand takes; each names the ones it knows. */
 typedef struct tpv_arguments {
     const char *source, *artifact, *checkpoint, *plan_path, *token_file, *out, *net;
@@ -24,11 +22,11 @@ typedef struct tpv_arguments {
 } tpv_arguments_t;
 
 /*
- * Parse the options in `allowed` (names separated by blanks) of a subcommand that takes so many `words` besides.
- * Returns -1 to go on, or an exit code:
+ * Parse the options in `allowed` (names separated by blanks) of a subcommand that takes one word besides, `what`,
+ * or none (NULL). Returns -1 to go on, or an exit code:
  * --help prints `help`. The caller frees with tpv_arguments_clear in either case.
  */
-int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, int words,
+int tpv_arguments_parse(tpv_arguments_t *arguments, int argc, char **argv, const char *allowed, const char *what,
                         const char *help);
 void tpv_arguments_clear(tpv_arguments_t *arguments);
 

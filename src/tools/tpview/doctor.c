@@ -251,7 +251,7 @@ static void print_text(const doctor_t *doctor) {
 
 int tpv_command_doctor(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "repair json", 0, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, "repair json", NULL, help);
     if (code < 0) {
         doctor_t doctor = {.repair = arguments.repair, .repaired = json_array(), .findings = json_array()};
         examine(&doctor);

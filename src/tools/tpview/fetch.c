@@ -114,7 +114,7 @@ static void print_shared(const tpv_arguments_t *arguments, const tpv_artifact_t 
                              "tensors", (json_int_t)stats.outputs, "needed_bytes", (json_int_t)stats.bytes,
                              "wire_bytes", (json_int_t)fetch->wire_bytes, "chunks", (json_int_t)fetch->chunks,
                              "seconds", result->seconds, "gb_per_s", rate, "export", kind, "lease_id", result->lease_id,
-                             "digests_checked", 1, "out", arguments->out);
+                             "digests_checked", 1, "out", tpv_cli_text(arguments->out));
     json_object_update_missing_new(root,
                                    json_pack("{s:b, s:s, s:b, s:b, s:s?}", "shared", 1, "path", tpv_shared_path(shared),
                                              "fetched", (int)result->fetched, "waited", (int)result->waited,
@@ -169,16 +169,17 @@ static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t 
                arguments->options.tp_rank, arguments->options.tp_size, (unsigned long long)stats.outputs,
                (unsigned long long)result->needed_bytes, result->seconds, rate, result->export_kind,
                result->digests_checked ? "ok" : "not checked", arguments->out ? " -> " : "",
-               arguments->out ? arguments->out : "");
+               arguments->out ? tpv_cli_text(arguments->out) : "");
         return;
     }
-    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:b, s:s?}", "artifact",
-                             result->artifact, "artifact_id", tpv_artifact_id(artifact), "view_id", tpv_view_id(view),
-                             "tp_rank", (int)arguments->options.tp_rank, "tp_size", (int)arguments->options.tp_size,
-                             "tensors", (json_int_t)stats.outputs, "needed_bytes", (json_int_t)result->needed_bytes,
-                             "wire_bytes", (json_int_t)result->wire_bytes, "chunks", (json_int_t)result->chunks,
-                             "seconds", result->seconds, "gb_per_s", rate, "export", result->export_kind, "lease_id",
-                             result->fetch_id, "digests_checked", result->digests_checked, "out", arguments->out);
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:b, s:s?}", "artifact",
+                  result->artifact, "artifact_id", tpv_artifact_id(artifact), "view_id", tpv_view_id(view), "tp_rank",
+                  (int)arguments->options.tp_rank, "tp_size", (int)arguments->options.tp_size, "tensors",
+                  (json_int_t)stats.outputs, "needed_bytes", (json_int_t)result->needed_bytes, "wire_bytes",
+                  (json_int_t)result->wire_bytes, "chunks", (json_int_t)result->chunks, "seconds", result->seconds,
+                  "gb_per_s", rate, "export", result->export_kind, "lease_id", result->fetch_id, "digests_checked",
+                  result->digests_checked, "out", tpv_cli_text(arguments->out));
     json_object_set_new(root, "canonical", json_boolean(result->canonical));
     tpv_cli_print_json(root);
 }
@@ -232,13 +233,10 @@ int tpv_command_fetch(int argc, char **argv) {
     int code = tpv_arguments_parse(&arguments, argc, argv,
                                    "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
                                    "no-digests no-fallback shared ttl hold token-file json",
-                                   0, help);
+                                   NULL, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);
-        if (status != TPV_OK && arguments.json)
-            tpv_cli_print_json(json_pack("{s:{s:s, s:s}}", "error", "status", tpv_status_name(status), "message",
-                                         tpv_error_message()));
-        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
     tpv_arguments_clear(&arguments);
     return code;

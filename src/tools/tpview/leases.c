@@ -192,10 +192,10 @@ static tpv_status_t print_once(const tpv_arguments_t *arguments) {
 
 int tpv_command_leases(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "watch json", 0, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, "watch json", NULL, help);
     if (code < 0) {
         tpv_status_t status = arguments.watch ? watch(&arguments) : print_once(&arguments);
-        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
     tpv_arguments_clear(&arguments);
     return code;

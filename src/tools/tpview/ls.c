@@ -26,7 +26,8 @@ static void print_table(const json_t *list) {
                     "artifact_id", &id, "tensors", &tensors, "bytes", &bytes);
         char label[256];
         snprintf(label, sizeof label, "%s@%s", name, version);
-        printf("%-40s %-32s %8lld %16lld\n", label, id, (long long)tensors, (long long)bytes);
+        printf("%-40s %-32s %8lld %16lld\n", tpv_cli_text(label), tpv_cli_text(id), (long long)tensors,
+               (long long)bytes);
     }
 }
 
@@ -51,10 +52,10 @@ static tpv_status_t list(tpv_arguments_t *arguments) {
 
 int tpv_command_ls(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json", 0, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json", NULL, help);
     if (code < 0) {
         tpv_status_t status = list(&arguments);
-        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
     tpv_arguments_clear(&arguments);
     return code;

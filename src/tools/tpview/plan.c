@@ -52,11 +52,11 @@ static void print_table(const tpv_arguments_t *arguments, const tpv_view_t *view
         for (uint32_t k = 0; k < output->dims; k++)
             length += snprintf(shape + length, sizeof shape - (size_t)length, "%s%llu", k ? ", " : "",
                                (unsigned long long)output->shape[k]);
-        printf("%-72s %-8s [%s]\n", output->name, tpv_dtype_name(output->dtype), shape);
+        printf("%-72s %-8s [%s]\n", tpv_cli_text(output->name), tpv_dtype_name(output->dtype), shape);
     }
     const char *name, *target;
     for (size_t i = 0; tpv_view_alias(view, i, &name, &target); i++)
-        printf("%-72s = %s\n", name, target);
+        printf("%-72s = %s\n", tpv_cli_text(name), tpv_cli_text(target));
     printf("rank %u of %u: %llu tensors, %llu bytes (%.3f GiB), %llu records, %llu runs, view_id %s\n",
            arguments->options.tp_rank, arguments->options.tp_size, (unsigned long long)stats.outputs,
            (unsigned long long)stats.bytes, (double)stats.bytes / (double)(1 << 30), (unsigned long long)stats.records,
@@ -80,12 +80,12 @@ static tpv_status_t plan(tpv_arguments_t *arguments) {
 
 int tpv_command_plan(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code =
-        tpv_arguments_parse(&arguments, argc, argv,
-                            "checkpoint source artifact tp-size tp-rank plan fuse token-file deadline json", 0, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv,
+                                   "checkpoint source artifact tp-size tp-rank plan fuse token-file deadline json",
+                                   NULL, help);
     if (code < 0) {
         tpv_status_t status = plan(&arguments);
-        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
     tpv_arguments_clear(&arguments);
     return code;

@@ -23,10 +23,11 @@ static tpv_status_t publish(tpv_arguments_t *arguments, const char *what) {
 
 int tpv_command_publish(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline", 1, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline",
+                                   "NAME@VERSION=DIR behind the options", help);
     if (code < 0) {
         tpv_status_t status = publish(&arguments, argv[arguments.first]);
-        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
     tpv_arguments_clear(&arguments);
     return code;

@@ -26,13 +26,13 @@ static tpv_status_t verify(tpv_arguments_t *arguments, const char *path) {
     if (status == TPV_OK) {
         tpv_view_stats_t stats = tpv_view_stats(view);
         if (arguments->json)
-            tpv_cli_print_json(json_pack("{s:s, s:i, s:i, s:I, s:I, s:b}", "file", path, "tp_rank",
+            tpv_cli_print_json(json_pack("{s:s, s:i, s:i, s:I, s:I, s:b}", "file", tpv_cli_text(path), "tp_rank",
                                          (int)arguments->options.tp_rank, "tp_size", (int)arguments->options.tp_size,
                                          "tensors", (json_int_t)stats.outputs, "bytes", (json_int_t)stats.bytes, "same",
                                          1));
         else
-            printf("%s: %llu tensors, %llu bytes, all the same\n", path, (unsigned long long)stats.outputs,
-                   (unsigned long long)stats.bytes);
+            printf("%s: %llu tensors, %llu bytes, all the same\n", tpv_cli_text(path),
+                   (unsigned long long)stats.outputs, (unsigned long long)stats.bytes);
     }
     tpv_view_free(view);
     tpv_artifact_close(artifact);
@@ -41,10 +41,11 @@ static tpv_status_t verify(tpv_arguments_t *arguments, const char *path) {
 
 int tpv_command_verify(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "checkpoint tp-size tp-rank plan fuse json", 1, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, "checkpoint tp-size tp-rank plan fuse json",
+                                   "FILE.safetensors behind the options", help);
     if (code < 0) {
         tpv_status_t status = verify(&arguments, argv[arguments.first]);
-        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(TOOL, status);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
     tpv_arguments_clear(&arguments);
     return code;
