@@ -53,7 +53,10 @@ def test_leases_of_a_table_that_cannot_be_used(tpview, environ, options):
     table.chmod(0o600)
     done = tpview("leases", *options)
     failed(done, table.name)
-    assert done.stdout == ""
+    if "--json" in options:
+        assert json.loads(done.stdout)["error"]["status"] == "format"
+    else:
+        assert done.stdout == ""
 
 
 def test_leases_without_a_table(tpview):

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -31,18 +32,37 @@ void tpv_cli_command(const char *command) {
     cli.command = command;
 }
 
+static void print_json(json_t *root, size_t flags) {
+    if (!root || json_dumpf(root, stdout, flags | JSON_REAL_PRECISION(6)) != 0)
+        cli.lost = !ferror(stdout);
+    else
+        putchar('\n');
+    json_decref(root);
+}
+
 static void tell(tpv_status_t status, const char *message) {
     fprintf(stderr, "%s: %s\n", cli.tool, message);
+    /* On one line: so it fits behind lines of a watch as well. */
     if (cli.json)
-        tpv_cli_print_json(json_pack("{s:{s:s, s:s}}", "error", "status", tpv_status_name(status), "message", message));
+        print_json(json_pack("{s:{s:s, s:s}}", "error", "status", tpv_status_name(status), "message", message),
+                   JSON_COMPACT);
+}
+
+/* Whether nobody reads our output any more. */
+static bool reader_has_left(void) {
+    struct pollfd output = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&output, 1, 0) > 0 && (output.revents & POLLERR);
 }
 
 int tpv_cli_end(int code) {
     errno = 0;
     bool failed = fflush(stdout) != 0 || ferror(stdout);
-    if (failed && errno == EPIPE) return code;
+    if (failed && (errno == EPIPE || reader_has_left())) return code;
     if (!failed && !cli.lost) return code;
-    fprintf(stderr, "%s: cannot write the output: %s\n", cli.tool, failed ? strerror(errno) : "no memory for it");
+    fprintf(stderr, "%s: cannot write the output: %s\n", cli.tool,
+            !failed ? "no memory for it"
+            : errno ? strerror(errno)
+                    : "an earlier write failed");
     return code == TPV_EXIT_OK ? TPV_EXIT_FAILURE : code;
 }
 
@@ -190,9 +210,5 @@ tpv_status_t tpv_cli_token(const char *path, char **token) {
 }
 
 void tpv_cli_print_json(json_t *root) {
-    if (!root || json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) != 0)
-        cli.lost = !ferror(stdout);
-    else
-        putchar('\n');
-    json_decref(root);
+    print_json(root, JSON_INDENT(2));
 }

@@ -10,8 +10,8 @@
 
 enum { TPV_EXIT_OK = 0, TPV_EXIT_FAILURE = 1, TPV_EXIT_USAGE = 2 };
 
-/* First of all in main: `tool` is the program's name. With --json among the arguments, failures are printed as JSON on
- * standard output as well: {"error":{"status","message"}}. */
+/* First of all in main: `tool` is the program's name. With --json among the arguments, failures are printed as a line
+ * of JSON on standard output as well: {"error":{"status","message"}}. */
 void tpv_cli_begin(const char *tool, int argc, char **argv);
 /* The subcommand that hints point at from here on: "see tool COMMAND --help". Outlives the program. */
 void tpv_cli_command(const char *command);
