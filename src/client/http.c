@@ -1,6 +1,7 @@
 #include "client/http.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -21,7 +22,6 @@ struct tpv_http {
     char *body;
     size_t length, capacity;
     bool too_long;
-    char curl_error[CURL_ERROR_SIZE];
 };
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
@@ -77,7 +77,6 @@ static tpv_status_t configure(tpv_http_t *http, const char *address, const char 
     curl_easy_setopt(http->easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(http->easy, CURLOPT_PROTOCOLS_STR, "http");
     curl_easy_setopt(http->easy, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(http->easy, CURLOPT_ERRORBUFFER, http->curl_error);
     curl_easy_setopt(http->easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(http->easy, CURLOPT_WRITEDATA, http);
     curl_easy_setopt(http->easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
@@ -104,11 +103,25 @@ static tpv_status_t configure(tpv_http_t *http, const char *address, const char 
     return http->base && http->headers ? TPV_OK : TPV_ERR_NO_MEMORY;
 }
 
+/* What is most likely wrong with what is no address. */
+static tpv_status_t bad_address(const char *address) {
+    const char *hint = strstr(address, "://")                   ? ": leave out what stands before the host"
+                       : address[0] == '/' || address[0] == '.' ? ": a socket's path is written unix:PATH"
+                       : strncmp(address, "unix:", 5) == 0      ? ""
+                       : !strchr(address, ':')                  ? ": the port is missing"
+                       : strspn(address, "0123456789abcdefABCDEF:.") == strlen(address) &&
+                               strchr(address, ':') != strrchr(address, ':')
+                           ? ": an IPv6 host is written in brackets"
+                           : "";
+    return tpv_error_set(TPV_ERR_ARGUMENT,
+                         "\"%s\" is not an address%s: expected unix:PATH (at most 107 bytes) or HOST:PORT", address,
+                         hint);
+}
+
 tpv_status_t tpv_http_open(const char *address, const char *token, tpv_http_t **http) {
     bool is_unix = strncmp(address, "unix:", 5) == 0;
     if (is_unix ? strlen(address) < 6 || strlen(address) > 5 + 107 : !is_host_port(address))
-        return tpv_error_set(TPV_ERR_ARGUMENT,
-                             "\"%s\" is not an address: expected unix:PATH (at most 107 bytes) or HOST:PORT", address);
+        return bad_address(address);
     if (token && token[strcspn(token, "\r\n")]) return tpv_error_set(TPV_ERR_ARGUMENT, "the token must be one line");
     pthread_once(&curl_once, curl_start);
     tpv_http_t *h = calloc(1, sizeof *h);
@@ -158,7 +171,6 @@ tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *pa
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a request to %s", http->address);
     http->length = 0;
     http->too_long = false;
-    http->curl_error[0] = '\0';
     curl_easy_setopt(http->easy, CURLOPT_URL, url);
     curl_easy_setopt(http->easy, CURLOPT_CUSTOMREQUEST, method);
     curl_easy_setopt(http->easy, CURLOPT_POSTFIELDS, body);
@@ -193,6 +205,30 @@ static tpv_status_t told_error(const tpv_http_t *http, long code) {
     return status;
 }
 
+/* curl speaks of "localhost port 80" for a Unix socket: what went wrong is said here, with what to do about it. */
+static tpv_status_t connection_error(const tpv_http_t *http, CURLcode result) {
+    bool is_unix = strncmp(http->address, "unix:", 5) == 0;
+    long number = 0;
+    curl_easy_getinfo(http->easy, CURLINFO_OS_ERRNO, &number);
+    if (result == CURLE_COULDNT_RESOLVE_HOST)
+        return tpv_error_set(TPV_ERR_PEER, "source %s: there is no host of that name", http->address);
+    if (result != CURLE_COULDNT_CONNECT)
+        return tpv_error_set(TPV_ERR_PEER, "source %s: the connection was lost: %s", http->address,
+                             curl_easy_strerror(result));
+    if (is_unix && number == ENOENT)
+        return tpv_error_set(TPV_ERR_PEER,
+                             "source %s: there is no such socket: is tpviewd running, and with --unix %s?",
+                             http->address, http->address + strlen("unix:"));
+    if (number == EACCES || number == EPERM)
+        return tpv_error_set(TPV_ERR_PERMISSION, "source %s: no permission to connect%s", http->address,
+                             is_unix ? ": the socket is for the user that runs tpviewd" : "");
+    if (number == ECONNREFUSED)
+        return tpv_error_set(TPV_ERR_PEER, "source %s: nobody listens there: is tpviewd running%s%s?", http->address,
+                             is_unix ? "" : ", and with --listen ", is_unix ? "" : http->address);
+    if (number == 0) return tpv_error_set(TPV_ERR_PEER, "source %s: cannot connect", http->address);
+    return tpv_error_set_errno(TPV_ERR_PEER, (int)number, "source %s: cannot connect", http->address);
+}
+
 tpv_status_t tpv_http_advance(tpv_http_t *http, bool *done) {
     int running = 0, queued = 0;
     *done = false;
@@ -208,9 +244,7 @@ tpv_status_t tpv_http_advance(tpv_http_t *http, bool *done) {
     if (http->too_long)
         return tpv_error_set(TPV_ERR_PROTOCOL, "source %s: its answer is longer than %u bytes", http->address,
                              TPV_HTTP_MAX_RESPONSE);
-    if (result != CURLE_OK)
-        return tpv_error_set(TPV_ERR_PEER, "source %s: %s", http->address,
-                             http->curl_error[0] ? http->curl_error : curl_easy_strerror(result));
+    if (result != CURLE_OK) return connection_error(http, result);
     long code = 0;
     curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &code);
     return code >= 200 && code <= 299 ? TPV_OK : told_error(http, code);

@@ -130,6 +130,35 @@ tpv_entry_t *tpv_catalog_find_id(tpv_catalog_t *catalog, const char *artifact_id
     return hold_and_unlock(catalog, found);
 }
 
+/* "NAME" of NAME or NAME@VERSION is `entry`'s. */
+static bool is_same_model(const tpv_entry_t *entry, const char *name) {
+    size_t length = strcspn(name, "@");
+    return strlen(entry->name) == length && memcmp(entry->name, name, length) == 0;
+}
+
+tpv_status_t tpv_catalog_lacks(tpv_catalog_t *catalog, const char *name) {
+    char list[512] = "";
+    size_t length = 0, left = 0;
+    bool same = false;
+    pthread_mutex_lock(&catalog->mutex);
+    for (size_t i = 0; i < catalog->count; i++)
+        same = same || is_same_model(catalog->entries[i], name);
+    for (size_t i = 0; i < catalog->count; i++) {
+        const tpv_entry_t *entry = catalog->entries[i];
+        if (same && !is_same_model(entry, name)) continue;
+        if (length + strlen(entry->label) + 2 >= sizeof list) {
+            left++;
+            continue;
+        }
+        length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", length ? ", " : "", entry->label);
+    }
+    pthread_mutex_unlock(&catalog->mutex);
+    char more[32] = "";
+    if (left > 0) snprintf(more, sizeof more, " and %zu more", left);
+    return tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact \"%s\" is served here: %s%s%s", name,
+                         *list ? "there is " : "there is none at all", list, more);
+}
+
 size_t tpv_catalog_count(tpv_catalog_t *catalog) {
     pthread_mutex_lock(&catalog->mutex);
     size_t count = catalog->count;

@@ -53,6 +53,9 @@ tpv_entry_t *tpv_catalog_withdraw(tpv_catalog_t *catalog, const char *label);
 /* "NAME" (its newest version) or "NAME@VERSION", held for the caller; NULL when there is none. */
 tpv_entry_t *tpv_catalog_find(tpv_catalog_t *catalog, const char *name);
 tpv_entry_t *tpv_catalog_find_id(tpv_catalog_t *catalog, const char *artifact_id);
+/* TPV_ERR_NOT_FOUND with a message that `name` is not served and what is instead: the versions of its model if there
+ * are any, else everything, as far as a message goes. */
+tpv_status_t tpv_catalog_lacks(tpv_catalog_t *catalog, const char *name);
 size_t tpv_catalog_count(tpv_catalog_t *catalog);
 /* The one at `index`, held for the caller; NULL beyond the last. */
 tpv_entry_t *tpv_catalog_at(tpv_catalog_t *catalog, size_t index);

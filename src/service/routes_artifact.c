@@ -31,8 +31,8 @@ void tpv_route_artifact_manifest(tpv_service_t *service, tpv_exchange_t *exchang
     name[length] = '\0';
     tpv_entry_t *entry = tpv_catalog_find(&service->catalog, name);
     char *json = NULL;
-    tpv_status_t status = entry ? tpv_artifact_manifest(entry->artifact, &json)
-                                : tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact \"%s\" is served here", name);
+    tpv_status_t status =
+        entry ? tpv_artifact_manifest(entry->artifact, &json) : tpv_catalog_lacks(&service->catalog, name);
     tpv_entry_release(entry);
     if (status == TPV_OK)
         tpv_exchange_answer(exchange, "application/json", json);

@@ -96,7 +96,7 @@ tpv_status_t tpv_service_publish(tpv_service_t *service, tpv_entry_t *entry) {
 
 tpv_status_t tpv_service_retire(tpv_service_t *service, const char *label) {
     tpv_entry_t *entry = tpv_catalog_withdraw(&service->catalog, label);
-    if (!entry) return tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact \"%s\" is served here", label);
+    if (!entry) return tpv_catalog_lacks(&service->catalog, label);
     tpv_store_withdraw(service->store, entry);
     tpv_entry_release(entry);
     tpv_mover_wake(service->mover);

@@ -2,13 +2,14 @@
 #include "tools/tpview/command.h"
 
 static const char help[] =
-    "Usage: tpview retire --source ADDR NAME@VERSION\n"
+    "Usage: tpview retire --source ADDR [--json] NAME@VERSION\n"
     "\n"
     "Have the running service at ADDR stop offering a checkpoint. Fetches in flight end as usual; then its exports\n"
     "are freed.\n"
     "\n"
     "  --token-file FILE   bearer token for a service on TCP\n"
     "  --deadline SECONDS  give up after that (default: none)\n"
+    "  --json              print JSON\n"
     "\n"
     "Example:\n"
     "  tpview retire --source unix:/tmp/tpviewd-0.sock qwen3-14b@1\n";
@@ -18,12 +19,13 @@ static tpv_status_t retire(tpv_arguments_t *arguments, const char *what) {
     TPV_TRY(tpv_arguments_source(arguments, &source));
     tpv_status_t status = tpv_source_retire(source, what, arguments->deadline_s);
     tpv_source_close(source);
+    if (status == TPV_OK && arguments->json) tpv_cli_print_json(json_pack("{s:s}", "retired", what));
     return status;
 }
 
 int tpv_command_retire(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline",
+    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json",
                                    "NAME@VERSION behind the options", help);
     if (code < 0) {
         tpv_status_t status = retire(&arguments, argv[arguments.first]);
