@@ -50,7 +50,7 @@ class Rank:
     that the source stands still."""
 
     def __init__(self, control: Control, artifact_id: str, view: dict, *, deadline_s: float | None = None, chunk: int = 65536,
-                 comms: int = 1):
+                 comms: int = 1, host: str = "test"):
         self.control, self.artifact_id, self.view = control, artifact_id, view
         self.fetch_id = secrets.token_hex(16)
         self.listeners, handles = [], []
@@ -63,7 +63,7 @@ class Rank:
             self.listeners.append(listener)
             handles.append((b"toynet\0\0" + name.encode()).ljust(HANDLE_BYTES, b"\0").hex())
         request = {"fetch_id": self.fetch_id, "artifact_id": artifact_id, "net": "Toy", "handles": handles,
-                   "chunk_bytes": chunk, "view": view, "rank": {"host": "test", "pid": 1, "tp_rank": 0, "tp_size": 1}}
+                   "chunk_bytes": chunk, "view": view, "rank": {"host": host, "pid": 1, "tp_rank": 0, "tp_size": 1}}
         if deadline_s is not None:
             request["deadline_ms"] = int(deadline_s * 1000)
         self.comms: list[socket.socket] = []

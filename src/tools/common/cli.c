@@ -59,10 +59,10 @@ int tpv_cli_end(int code) {
     bool failed = fflush(stdout) != 0 || ferror(stdout);
     if (failed && (errno == EPIPE || reader_has_left())) return code;
     if (!failed && !cli.lost) return code;
-    fprintf(stderr, "%s: cannot write the output: %s\n", cli.tool,
-            !failed ? "no memory for it"
-            : errno ? strerror(errno)
-                    : "an earlier write failed");
+    const char *why = !failed ? ": no memory for it"
+                      : errno ? strerror(errno)
+                              : ""; /* "": an earlier write's is lost */
+    fprintf(stderr, "%s: cannot write the output%s%s\n", cli.tool, failed && errno ? ": " : "", why);
     return code == TPV_EXIT_OK ? TPV_EXIT_FAILURE : code;
 }
 

@@ -49,7 +49,7 @@ static void __attribute__((format(printf, 3, 4))) note(json_t *list, const char 
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    json_array_append_new(list, json_pack("{s:s, s:s}", "kind", kind, "text", text));
+    json_array_append_new(list, json_pack("{s:s, s:s}", "kind", kind, "text", tpv_cli_text(text)));
 }
 
 static void tell(void *user, const char *text) {
@@ -140,9 +140,9 @@ static json_t *table_json(const doctor_t *doctor) {
                                                  "alive", (int)holder->alive, "exports", (int)holder->exports, "leases",
                                                  (int)holder->leases, "slots", (int)holder->slots));
     }
-    return json_pack("{s:s, s:o, s:o, s:I, s:o, s:o}", "path", doctor->table->path, "exports", exports, "leases",
-                     leases, "export_bytes", (json_int_t)doctor->survey.bytes, "processes", holders, "counters",
-                     counters);
+    return json_pack("{s:s, s:o, s:o, s:I, s:o, s:o}", "path", tpv_cli_text(doctor->table->path), "exports", exports,
+                     "leases", leases, "export_bytes", (json_int_t)doctor->survey.bytes, "processes", holders,
+                     "counters", counters);
 }
 
 static json_t *swept_json(const tpv_sweep_report_t *swept) {
@@ -204,7 +204,7 @@ static void print_table(const doctor_t *doctor) {
         puts("table          none");
         return;
     }
-    printf("table          %s\n", doctor->table->path);
+    printf("table          %s\n", tpv_cli_text(doctor->table->path));
     print_states("exports", doctor->survey.exports, TPV_EXPORT_STATE_COUNT, export_state);
     printf("export bytes   %s\n", bytes_text(doctor->survey.bytes, text));
     print_states("leases", doctor->survey.leases, TPV_LEASE_STATE_COUNT, lease_state);

@@ -105,7 +105,8 @@ static void print_shared(const tpv_arguments_t *arguments, const tpv_artifact_t 
     if (!arguments->json) {
         printf("rank %u of %u: %llu tensors, %llu bytes in %.3f s, shared view %s%s: %s\n", arguments->options.tp_rank,
                arguments->options.tp_size, (unsigned long long)stats.outputs, (unsigned long long)stats.bytes,
-               result->seconds, kind, result->waited ? " (waited for another rank)" : "", tpv_shared_path(shared));
+               result->seconds, kind, result->waited ? " (waited for another rank)" : "",
+               tpv_cli_text(tpv_shared_path(shared)));
         return;
     }
     json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s, s:b, s:s?}", "artifact",
@@ -115,10 +116,10 @@ static void print_shared(const tpv_arguments_t *arguments, const tpv_artifact_t 
                              "wire_bytes", (json_int_t)fetch->wire_bytes, "chunks", (json_int_t)fetch->chunks,
                              "seconds", result->seconds, "gb_per_s", rate, "export", kind, "lease_id", result->lease_id,
                              "digests_checked", 1, "out", tpv_cli_text(arguments->out));
-    json_object_update_missing_new(root,
-                                   json_pack("{s:b, s:s, s:b, s:b, s:s?}", "shared", 1, "path", tpv_shared_path(shared),
-                                             "fetched", (int)result->fetched, "waited", (int)result->waited,
-                                             "source_export", result->fetched ? fetch->export_kind : NULL));
+    json_object_update_missing_new(root, json_pack("{s:b, s:s, s:b, s:b, s:s?}", "shared", 1, "path",
+                                                   tpv_cli_text(tpv_shared_path(shared)), "fetched",
+                                                   (int)result->fetched, "waited", (int)result->waited, "source_export",
+                                                   result->fetched ? fetch->export_kind : NULL));
     tpv_cli_print_json(root);
 }
 
