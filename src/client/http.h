@@ -23,7 +23,8 @@ const char *tpv_http_address(const tpv_http_t *http);
 /* Begin a request; `body` (NULL: none) must stay valid until it is done. One at a time. TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *path, const char *body);
 /* Move it on. When *done: TPV_OK for a 2xx answer, else what the service's error says. TPV_ERR_PEER when the connection
- * cannot be made or was lost, TPV_ERR_PERMISSION when the socket is not for this user, TPV_ERR_PROTOCOL for an answer that is not of this API. */
+ * cannot be made or was lost, TPV_ERR_PERMISSION when the socket is not for this user, TPV_ERR_PROTOCOL for an answer
+ * that is not of this API. */
 tpv_status_t tpv_http_advance(tpv_http_t *http, bool *done);
 /* The finished request's body, with a final zero; valid until the next start. */
 const char *tpv_http_body(const tpv_http_t *http, size_t *length);
