@@ -224,14 +224,46 @@ fuzz-%: tests/fuzz/fuzz_%.c
 	build/fuzz/$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/$*. build/fuzz/$*.corpus $(wildcard tests/fuzz/$*.seeds)
 
+# ---- what is installed beside the programs ---------------------------------------------------------
+VERSION := $(shell sed -n 's/.*"\([0-9][0-9.]*\)".*/\1/p' src/client/version.c)
+MAN     := $(addprefix $(B)/share/,tpview.1 tpview_perf.1 tpview_net_perf.1 tpviewd.8)
+$(B)/share/tpview.1: WHAT := tensor-parallel views of model weights
+$(B)/share/tpview_perf.1: WHAT := the rate of fetches against that of plain streaming
+$(B)/share/tpview_net_perf.1: WHAT := what a net plugin carries beside NCCL sockets, TCP and UCX
+$(B)/share/tpviewd.8: WHAT := view-export service
+$(filter %.1,$(MAN)): $(B)/share/%.1: $(B)/bin/%
+$(filter %.8,$(MAN)): $(B)/share/%.8: $(B)/bin/%
+$(MAN): scripts/help-to-man src/client/version.c
+	$(call say,MAN,$@)
+	@mkdir -p $(@D)
+	$(Q)scripts/help-to-man $(filter $(B)/bin/%,$^) '$(WHAT)' $(subst .,,$(suffix $@)) $(VERSION) >$@
+
+# Both name where they are installed.
+.PHONY: $(B)/share/tpviewd.service $(B)/share/tpview.pc
+$(B)/share/tpviewd.service $(B)/share/tpview.pc: $(B)/share/%: packaging/%.in
+	$(call say,MAKE,$@)
+	@mkdir -p $(@D)
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|g; s|@BINDIR@|$(PREFIX)/bin|g; s|@VERSION@|$(VERSION)|g' $< >$@
+
 lint:
 	$(Q)scripts/lint
 
-install: all
+install: all $(MAN) $(B)/share/tpviewd.service $(B)/share/tpview.pc
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/tpview
 	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PLUGIN) $(LIB) $(DESTDIR)$(PREFIX)/lib
 	install -m 644 include/tpview/*.h $(DESTDIR)$(PREFIX)/include/tpview
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,lib/pkgconfig share/man/man1 share/man/man8 \
+	  share/bash-completion/completions lib/systemd/system lib/sysusers.d lib/tmpfiles.d)
+	install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(filter %.8,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 644 packaging/tpview.bash-completion $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tpview
+	for program in tpviewd tpview_perf tpview_net_perf; do \
+	  ln -sf tpview $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program; done
+	install -m 644 $(B)/share/tpviewd.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 packaging/tpview.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/tpview.conf
+	install -m 644 packaging/tpview.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/tpview.conf
+	install -m 644 $(B)/share/tpview.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 
 clean:
 	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests build/asan build/tsan build/fuzz build/bench
