@@ -117,6 +117,14 @@ def test_a_service_may_end_while_a_fetch_waits_for_staging(taken, waiter):
     assert taken[0].process.process.wait(timeout=10) == 0
 
 
+def test_staging_beyond_the_share_is_refused_at_once(tiny, start_toy_service, start_rank):
+    """Half of the budget is kept for staging: who needs more would wait for what may never be free."""
+    service = start_toy_service(f"qwen3@1={tiny('qwen3')}", "--budget", 6 * CHUNK)
+    rank = start_rank(service, tp_size=2, chunk=CHUNK, deadline_s=50)
+    _, answer = rank.outcome()
+    assert answer["error"]["status"] == "no_memory" and str(3 * CHUNK) in answer["error"]["message"], answer
+
+
 # ---- which exports go --------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +162,20 @@ def bytes_of(export_of, control):
         return int(control(service).metric("budget_used_bytes"))
 
     return measure
+
+
+def test_equal_requests_at_once_are_one_export(export_of, start_rank, control):
+    """Asked for before any is answered, over connections of their own."""
+    service, export = export_of()
+    assert export("a", 2, 0) == "cold"
+    first = start_rank(service, "a", 2, 1, deadline_s=50)
+    ranks = [Rank(control(service), first.artifact_id, first.view, deadline_s=50) for _ in range(11)]
+    data = whole(first)
+    for rank in ranks:
+        assert whole(rank) == data
+        rank.close()
+    assert control(service).metric("gathers_started_total") == 2
+    assert control(service).metric("exports_reused_total") == 11
 
 
 def test_the_longest_unmoved_export_goes(export_of, bytes_of, control):

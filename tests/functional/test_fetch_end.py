@@ -117,10 +117,11 @@ def test_a_rank_that_passes_its_deadline(serve, start_rank, held):
         wait_for(lambda: not held(), SLACK_S, "the end of the lease")
 
 
-def test_a_rank_whose_control_connection_goes(serve, start_rank, control, held):
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_a_rank_whose_control_connection_goes(serve, start_rank, control, held, sockets, kind):
     """Its comms are open still, and nobody reads them: only the lost connection tells that it is gone."""
-    service = serve()
-    rank = start_rank(service, deadline_s=50)
+    service = serve("--listen", "127.0.0.1:0", "--unix", sockets / "x.sock")
+    rank = start_rank(service, deadline_s=50, on=control(service.tcp if kind == "tcp" else service.unix))
     next(rank.chunks())
     assert held() == {rank.fetch_id}
     rank.control.close()

@@ -138,6 +138,7 @@ static void withdrawn_is_not_found_again(void **state) {
     open_store(room, budget_for(room, 1));
     tpv_stored_t *kept = use(room, 1, 0, &reused);
     tpv_export_t old = kept->export;
+    uint64_t reserved = kept->reserved;
     tpv_lease_request_t request = {.lease_id = "0123456789abcdef0123456789abcdef",
                                    .ttl_ns = 3600 * TPV_NS_PER_SECOND,
                                    .remote_host = "",
@@ -147,7 +148,8 @@ static void withdrawn_is_not_found_again(void **state) {
     OK(tpv_lease_begin(room->table, old, &request, &lease));
     OK(tpv_lease_attach(room->table, lease));
     tpv_store_release(room->store, kept);
-    assert_false(visit(room, 1, 128)); /* wants its room */
+    assert_false(visit(room, 1, 128)); /* wants its room, and does without */
+    assert_int_equal(room->metrics.budget_used, reserved);
     assert_true(kept->withdrawn);
 
     tpv_stored_t *again = use(room, 1, 0, &reused);
