@@ -28,7 +28,9 @@ tpv_status_t tpv_safetensors_length(const uint8_t encoded[TPV_SAFETENSORS_LENGTH
     for (int i = TPV_SAFETENSORS_LENGTH_BYTES - 1; i >= 0; i--)
         length = length << 8 | encoded[i];
     if (length > TPV_SAFETENSORS_MAX_HEADER)
-        return tpv_error_set(TPV_ERR_FORMAT, "the header length is %llu: expected at most %llu, the format's limit",
+        return tpv_error_set(TPV_ERR_FORMAT,
+                             "the header length is %llu: expected at most %llu, the format's limit: "
+                             "this is no safetensors file",
                              (unsigned long long)length, (unsigned long long)TPV_SAFETENSORS_MAX_HEADER);
     if (length > file_bytes - TPV_SAFETENSORS_LENGTH_BYTES)
         return tpv_error_set(TPV_ERR_FORMAT, "the header length is %llu, which reaches beyond the file's %llu bytes",

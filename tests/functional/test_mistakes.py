@@ -47,13 +47,14 @@ TPVIEW = [
     (f"{FETCH}", 2, ["--out", "--null"]),
     (f"{FETCH} --out", 2, ["--out needs a value", "tpview fetch --help"]),
     (f"{FETCH} --out $D", 2, ["$D", "folder"]),
+    (f"{FETCH} --out -", 2, ["--out -", "standard output", "./-"]),
     (f"{FETCH} --out $D/none/x.safetensors", 1, ["$D/none/x.safetensors", "No such file or directory"]),
     (f"{FETCH} --null --net foo", 1, ["foo"]),
     (f"{FETCH} --null --deadline 5s", 2, ["--deadline", "5s", "seconds"]),
     (f"{FETCH} --null --chunk 1MB", 2, ["--chunk", "1MB", "M"]),
     (f"{FETCH} --null --plan $D/none.json", 1, ["$D/none.json", "No such file or directory"]),
     (f"{PLAN} --plan $D/text", 1, ["JSON"]),
-    (f"plan --checkpoint $M/config.json {RANK}", 1, ["config.json"]),
+    (f"plan --checkpoint $M/config.json {RANK}", 1, ["config.json", "no safetensors file"]),
     (f"plan --checkpoint $D {RANK}", 1, ["$D", ".safetensors"]),
     (f"plan --checkpoint $D/none {RANK}", 1, ["$D/none", "No such file or directory"]),
     (f"plan --checkpoint $M --source $S {RANK}", 2, ["--checkpoint", "--source", "not both"]),
@@ -147,7 +148,7 @@ def test_tpviewd(build, environ, places, line, code, words):
 def test_a_variable_with_a_wrong_value(tpview, variable, value, words):
     done = tpview("leases", env={variable: value})
     assert done.returncode in (1, 2)
-    for word in words:
+    for word in [*words, "tpview --help-env"]:
         assert word in done.stderr, done.stderr
 
 

@@ -191,9 +191,12 @@ static void files_too_short_or_with_a_wild_length(void **state) {
     test_file_write(path, "\3\0\0\0\0\0\0\0{}", 10);
     expect_fault(path, "the header length is 3, which reaches beyond the file's 10 bytes");
     test_file_write(path, "\1\xe1\xf5\5\0\0\0\0{}", 10);
-    expect_fault(path, "the header length is 100000001: expected at most 100000000, the format's limit");
+    expect_fault(
+        path,
+        "the header length is 100000001: expected at most 100000000, the format's limit: this is no safetensors file");
     test_file_write(path, "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10);
-    expect_fault(path, "the header length is 18446744073709551615: expected at most 100000000, the format's limit");
+    expect_fault(path, "the header length is 18446744073709551615: expected at most 100000000, the format's limit: "
+                       "this is no safetensors file");
     test_file_write(path, "", 0);
     expect_fault(path, "the file is empty");
 }

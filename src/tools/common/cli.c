@@ -77,7 +77,9 @@ int tpv_cli_fail(tpv_status_t status) {
     char message[TPV_ERROR_MAX + 64];
     /* What a service refuses is not explained by our usage. */
     bool ours = status == TPV_ERR_ARGUMENT && strncmp(tpv_error_message(), "source ", 7) != 0;
-    snprintf(message, sizeof message, "%s%s", tpv_error_message(), ours ? see() : "");
+    bool variable = strstr(tpv_error_message(), "TPVIEW_") != NULL;
+    const char *hint = !ours ? "" : variable ? "; see tpview --help-env" : see();
+    snprintf(message, sizeof message, "%s%s", tpv_error_message(), hint);
     tell(status, message);
     return status == TPV_ERR_ARGUMENT ? TPV_EXIT_USAGE : TPV_EXIT_FAILURE;
 }

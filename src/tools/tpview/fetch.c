@@ -192,6 +192,10 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
     tpv_fetch_result_t result = {0};
     if ((arguments->out && arguments->null) || (!arguments->out && !arguments->null && !arguments->shared))
         return tpv_error_set(TPV_ERR_ARGUMENT, "give --out FILE, --null or --shared");
+    if (arguments->out && strcmp(arguments->out, "-") == 0)
+        return tpv_error_set(TPV_ERR_ARGUMENT,
+                             "--out -: a view goes into a file, not to standard output (write ./- for a file "
+                             "of that name)");
     if (!arguments->shared && (arguments->hold || arguments->ttl_s > 0))
         return tpv_error_set(TPV_ERR_ARGUMENT, "--ttl and --hold are for --shared");
     if (arguments->shared && arguments->no_digests)
