@@ -10,6 +10,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/params.h"
+#include "base/text.h"
 #include "channel/idle.h"
 #include "channel/stream.h"
 #include "client/canonical.h"
@@ -150,6 +151,8 @@ static tpv_status_t read_answer(const fetch_t *fetch, tpv_fetch_result_t *result
     } else {
         memcpy(result->export_kind, kind, strlen(kind) + 1);
         memcpy(result->artifact, label, strlen(label) + 1);
+        tpv_text_clean(result->export_kind);
+        tpv_text_clean(result->artifact);
     }
     json_decref(root);
     return status;

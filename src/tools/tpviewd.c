@@ -249,8 +249,8 @@ static int serve(daemon_t *d, char **definitions, int count) {
     tpv_service_t *service = NULL;
     tpv_status_t status = open_service(d, definitions, count, &service);
     if (status != TPV_OK) return tpv_cli_fail(status);
-    printf("tpviewd: ready %s (net plugin %s, %d artifact%s)\n", tpv_http_server_addresses(service->http),
-           service->net->abi.name, count, count == 1 ? "" : "s");
+    printf("tpviewd: ready %s (net plugin %s, %d artifact%s)\n", tpv_cli_text(tpv_http_server_addresses(service->http)),
+           tpv_cli_text(service->net->abi.name), count, count == 1 ? "" : "s");
     fflush(stdout);
 
     int signal_number = 0;

@@ -154,6 +154,18 @@ def test_a_relayed_fetch_with_a_true_answer(fake, tpview, check_view, tiny, tmp_
     assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
 
 
+def test_a_source_cannot_write_to_the_terminal(fake, tpview, tmp_path):
+    """Neither in its answer nor in the reason of an error."""
+    evil = "x\x1b[2J\x9b\u202e"
+    source = fake((200, {"export": evil[:5], "artifact": evil}), relay=True)
+    for options in ((), ("--json",)):
+        done = tpview(*fetch_command(source.address, tmp_path / "view"), *options)
+        assert done.returncode == 0 and "x?[2J" in done.stdout and "\x1b" not in done.stdout + done.stderr, done
+    assert json.loads(done.stdout)["artifact"] == "x?[2J?????"
+    source = fake((503, error("refused", evil)))
+    failed(tpview(*fetch_command(source.address, tmp_path / "view")), "x?[2J?????")
+
+
 def test_a_source_that_says_it_sent_and_did_not(fake, tpview, tmp_path):
     source = fake((200, {"export": "warm", "artifact": "qwen3@1"}))
     with within(2 + SLACK_S):
