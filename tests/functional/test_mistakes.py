@@ -126,9 +126,9 @@ def test_tpview(tpview, places, line, code, words):
     if not command:
         return
     assert len(told.splitlines()) == 1 and told.startswith("tpview: "), told
-    done = tpview(*command, "--json")
-    if "needs a value" in told:  # --json is the value now
+    if "needs a value" in told:  # --json would be the value
         return
+    done = tpview(*command, "--json")
     failure = json.loads(done.stdout)["error"]
     assert done.returncode == code and f"tpview: {failure['message']}\n" == done.stderr
 

@@ -135,7 +135,7 @@ int tpv_cli_bad_option(int option, char **argv, const struct option *options) {
     }
     snprintf(name, sizeof name, "%.*s", (int)strcspn(given + 2, "="), given + 2);
     if (option == ':') return tpv_cli_usage("option --%s needs a value", name);
-    for (; options[count].name && count < sizeof words / sizeof *words; count++) {
+    for (; count < sizeof words / sizeof *words && options[count].name; count++) {
         words[count] = options[count].name;
         if (strcmp(name, words[count]) == 0) return tpv_cli_usage("option --%s takes no value", name);
     }
