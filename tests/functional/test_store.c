@@ -1,4 +1,5 @@
 /* The service's export cache by itself: what it must not give out again, and which exports go first. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -182,11 +183,58 @@ static void what_is_offered_no_more_goes_with_its_last_reader(void **state) {
     assert_true(visit(room, 2, 0));
 }
 
+#define ASKERS 4
+
+/* One of those that ask for the same view at the same moment. */
+typedef struct {
+    const room_t *room;
+    tpv_view_t *view;
+    pthread_barrier_t *barrier;
+    tpv_stored_t *stored;
+    tpv_status_t status;
+    bool reused;
+} asker_t;
+
+static void *ask(void *argument) {
+    asker_t *asker = argument;
+    pthread_barrier_wait(asker->barrier);
+    asker->status = tpv_store_acquire(asker->room->store, asker->room->entry[0], asker->view, CHUNK,
+                                      tpv_deadline_in(10), &asker->stored, &asker->reused);
+    return NULL;
+}
+
+static void those_who_ask_at_once_share_one(void **state) {
+    room_t *room = *state;
+    pthread_barrier_t barrier;
+    open_store(room, UINT64_C(4) << 30);
+    pthread_barrier_init(&barrier, NULL, ASKERS);
+    for (unsigned column = 0; column <= 128; column++) {
+        asker_t askers[ASKERS];
+        pthread_t threads[ASKERS];
+        unsigned made = 0;
+        for (int i = 0; i < ASKERS; i++) {
+            askers[i] = (asker_t){.room = room, .view = columns(room->entry[0], column), .barrier = &barrier};
+            assert_int_equal(pthread_create(&threads[i], NULL, ask, &askers[i]), 0);
+        }
+        for (int i = 0; i < ASKERS; i++)
+            pthread_join(threads[i], NULL);
+        for (int i = 0; i < ASKERS; i++) {
+            assert_int_equal(askers[i].status, TPV_OK);
+            assert_ptr_equal(askers[i].stored, askers[0].stored);
+            made += !askers[i].reused;
+            tpv_store_release(room->store, askers[i].stored);
+        }
+        assert_int_equal(made, 1);
+    }
+    pthread_barrier_destroy(&barrier);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(superseded_goes_before_the_longest_unmoved, setup, teardown),
         cmocka_unit_test_setup_teardown(the_longest_unmoved_goes, setup, teardown),
         cmocka_unit_test_setup_teardown(withdrawn_is_not_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(those_who_ask_at_once_share_one, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_offered_no_more_goes_with_its_last_reader, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
