@@ -32,6 +32,7 @@ typedef struct {
     tpv_http_server_t *server;
     tpv_connections_t *connections;
     bool is_tcp, wants_token;
+    int quiesced; /* its socket once it listens no more, closed when no thread of the daemon can use it; else -1 */
 } listener_t;
 
 struct tpv_http_server {
@@ -311,6 +312,7 @@ static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool
     listener_t *listener = &server->listeners[server->listener_count];
     listener->server = server;
     listener->is_tcp = is_tcp;
+    listener->quiesced = -1;
     listener->wants_token = wants_token;
     tpv_connections_options_t options = {.most = most_connections(&server->options),
                                          .idle_s = server->options.idle_s,
@@ -373,7 +375,9 @@ unsigned tpv_http_server_pending(const tpv_http_server_t *server) {
 void tpv_http_server_quiesce(tpv_http_server_t *server) {
     for (unsigned i = 0; i < server->listener_count; i++) {
         int descriptor = MHD_quiesce_daemon(server->listeners[i].daemon);
-        if (descriptor != MHD_INVALID_SOCKET) close(descriptor);
+        if (descriptor == MHD_INVALID_SOCKET) continue;
+        shutdown(descriptor, SHUT_RDWR); /* who comes now is refused, and not left waiting */
+        server->listeners[i].quiesced = descriptor;
     }
     if (*server->unix_path) tpv_listen_unlock(server->unix_path, server->unix_lock);
     *server->unix_path = '\0';
@@ -384,6 +388,7 @@ void tpv_http_server_close(tpv_http_server_t *server) {
     tpv_http_server_quiesce(server);
     for (unsigned i = 0; i < server->listener_count; i++) {
         MHD_stop_daemon(server->listeners[i].daemon);
+        if (server->listeners[i].quiesced >= 0) close(server->listeners[i].quiesced);
         tpv_connections_close(server->listeners[i].connections);
     }
     free(server);

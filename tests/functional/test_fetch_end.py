@@ -187,14 +187,16 @@ def test_as_many_fetches_as_are_allowed_of_those_that_come_at_once(serve, start_
             rank.close()
 
 
-def test_a_service_that_ends_lets_fetches_finish(serve, start_rank, control, held):
-    service = serve("--drain", 40)
+def test_a_service_that_ends_lets_fetches_finish(serve, start_rank, control, held, sockets):
+    service = serve("--drain", 40, "--listen", "127.0.0.1:0", "--unix", sockets / "x.sock")
     rank, late = start_rank(service, deadline_s=50), control(service)
     assert late.call("GET", "/healthz")[0] == 200  # accepted before the end begins
     chunks = rank.chunks()
     next(chunks)
     service.process.process.send_signal(signal.SIGTERM)
     wait_for(lambda: not Path(service.unix.removeprefix("unix:")).exists(), SLACK_S, "the beginning of the end")
+    with pytest.raises(OSError):  # at once: nobody waits in a queue that is not looked at any more
+        control(service.tcp).call("GET", "/healthz")
     refused = Rank(late, rank.artifact_id, rank.view)
     failed(refused, "refused", "shutting down")
     refused.close()
