@@ -53,7 +53,7 @@ TPVIEW = [
     (f"{FETCH} --null --deadline 5s", 2, ["--deadline", "5s", "seconds"]),
     (f"{FETCH} --null --chunk 1MB", 2, ["--chunk", "1MB", "M"]),
     (f"{FETCH} --null --plan $D/none.json", 1, ["$D/none.json", "No such file or directory"]),
-    (f"{PLAN} --plan $D/text", 1, ["JSON"]),
+    (f"{PLAN} --plan $D/text", 1, ["$D/text", "JSON"]),
     (f"plan --checkpoint $M/config.json {RANK}", 1, ["config.json", "no safetensors file"]),
     (f"plan --checkpoint $D {RANK}", 1, ["$D", ".safetensors"]),
     (f"plan --checkpoint $D/none {RANK}", 1, ["$D/none", "No such file or directory"]),

@@ -238,3 +238,9 @@ tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **sourc
     *source = NULL;
     return status;
 }
+
+tpv_status_t tpv_arguments_view(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, tpv_view_t **view) {
+    tpv_status_t status = tpv_view_plan(artifact, &arguments->options, view);
+    if (status == TPV_ERR_FORMAT && arguments->plan_path) return tpv_error_prefix(status, "%s", arguments->plan_path);
+    return status;
+}

@@ -46,6 +46,9 @@ tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments);
  * NULL). */
 tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact);
 
+/* The view that the options and --plan ask for; an error of the plan names its file. As tpv_view_plan. */
+tpv_status_t tpv_arguments_view(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, tpv_view_t **view);
+
 int tpv_command_ls(int argc, char **argv);
 int tpv_command_plan(int argc, char **argv);
 int tpv_command_fetch(int argc, char **argv);

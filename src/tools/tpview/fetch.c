@@ -216,7 +216,7 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
                                    .tp_size = arguments->options.tp_size,
                                    .progress = progress,
                                    .progress_user = &bar};
-    tpv_status_t status = tpv_view_plan(artifact, &arguments->options, &view);
+    tpv_status_t status = tpv_arguments_view(arguments, artifact, &view);
     options.deadline_s = tpv_arguments_left(arguments);
     catch_signals();
     if (status == TPV_OK && arguments->shared)

@@ -69,7 +69,7 @@ static tpv_status_t plan(tpv_arguments_t *arguments) {
     tpv_view_t *view = NULL;
     TPV_TRY(tpv_arguments_plan(arguments));
     TPV_TRY(tpv_arguments_open(arguments, &source, &artifact));
-    tpv_status_t status = tpv_view_plan(artifact, &arguments->options, &view);
+    tpv_status_t status = tpv_arguments_view(arguments, artifact, &view);
     if (status == TPV_OK && arguments->json) print_json(arguments, artifact, view);
     if (status == TPV_OK && !arguments->json) print_table(arguments, view);
     tpv_view_free(view);

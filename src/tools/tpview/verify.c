@@ -19,7 +19,7 @@ static tpv_status_t verify(tpv_arguments_t *arguments, const char *path) {
     if (!arguments->checkpoint) return tpv_error_set(TPV_ERR_ARGUMENT, "--checkpoint DIR is needed");
     TPV_TRY(tpv_arguments_plan(arguments));
     TPV_TRY(tpv_artifact_open(arguments->checkpoint, &artifact));
-    tpv_status_t status = tpv_view_plan(artifact, &arguments->options, &view);
+    tpv_status_t status = tpv_arguments_view(arguments, artifact, &view);
     tpv_progress_bar_t bar = tpv_progress_bar("verify");
     if (status == TPV_OK) status = tpv_verify_file(artifact, view, path, tpv_progress_draw, &bar);
     tpv_progress_end(&bar);
