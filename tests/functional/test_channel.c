@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <xxhash.h>
@@ -19,7 +21,7 @@
 #include "channel/stream.h"
 #include "channel/wire.h"
 
-#define DEADLINE_S 20.0
+#define DEADLINE_S 120.0 /* what a stream takes on a loaded machine */
 
 /* ---- a source of chunks in memory ---- */
 
@@ -222,15 +224,22 @@ static void sizes_that_an_old_version_cannot_tell_are_refused(void **state) {
     tpv_net_close(net);
 }
 
-static void a_wrong_digest_is_found(void **state) {
+static void a_wrong_digest_of_any_chunk_is_found(void **state) {
     (void)state;
-    pair_t pair;
-    pair_open(&pair, plugins[0], 1000000, 65536, 2);
-    pair.memory.lie_at = 9;
-    pair.sender = sender_open(&pair, &pair.stream, 4);
-    assert_int_equal(pair_run(&pair, NULL), TPV_ERR_DIGEST);
-    assert_non_null(strstr(tpv_error_message(), "chunk 9"));
-    pair_close(&pair);
+    for (uint32_t comms = 1; comms <= 2; comms++) {
+        for (uint64_t chunk = 0; chunk < 16; chunk++) {
+            char named[32];
+            pair_t pair;
+            pair_open(&pair, plugins[0], 1000000, 65536, comms);
+            assert_int_equal(tpv_stream_chunks(&pair.stream), 16);
+            pair.memory.lie_at = chunk;
+            pair.sender = sender_open(&pair, &pair.stream, 4);
+            assert_int_equal(pair_run(&pair, NULL), TPV_ERR_DIGEST);
+            snprintf(named, sizeof named, "chunk %d ", (int)chunk);
+            assert_non_null(strstr(tpv_error_message(), named));
+            pair_close(&pair);
+        }
+    }
 }
 
 static void the_source_tells_why_it_cannot_go_on(void **state) {
@@ -246,27 +255,185 @@ static void the_source_tells_why_it_cannot_go_on(void **state) {
     }
 }
 
+/* ---- a source that says what a test wants it to say ---- */
+
+typedef struct {
+    const tpv_net_abi_t *abi;
+    void *comm;
+    uint8_t block[8192]; /* registered */
+    void *registration;
+} raw_t;
+
+/* Both ends a step further; what the receiver says. */
+static tpv_status_t step(pair_t *pair, int64_t deadline) {
+    bool moved = false, done = false;
+    assert_false(tpv_deadline_passed(deadline));
+    return tpv_receiver_advance(pair->receiver, &moved, &done);
+}
+
+static void raw_connect(pair_t *pair, raw_t *raw) {
+    int64_t deadline = tpv_deadline_in(DEADLINE_S);
+    *raw = (raw_t){.abi = &pair->net->abi};
+    uint8_t handle[NCCL_NET_HANDLE_MAXSIZE];
+    memcpy(handle, tpv_receiver_handle(pair->receiver, 0), sizeof handle);
+    while (!raw->comm) {
+        assert_int_equal(raw->abi->connect(raw->abi, pair->net->ctx, pair->net->device, handle, &raw->comm),
+                         ncclSuccess);
+        assert_int_equal(step(pair, deadline), TPV_OK);
+    }
+    assert_int_equal(
+        raw->abi->regMr(raw->abi, raw->comm, raw->block, sizeof raw->block, NCCL_PTR_HOST, &raw->registration),
+        ncclSuccess);
+}
+
+/* Send the message, or as much of it as the receiver still takes; what the receiver says. */
+static tpv_status_t raw_send(pair_t *pair, raw_t *raw, const void *message, size_t size) {
+    int64_t deadline = tpv_deadline_in(DEADLINE_S);
+    void *request = NULL;
+    int done = 0, ignored;
+    memcpy(raw->block, message, size);
+    while (!done) {
+        if (!request &&
+            raw->abi->isend(raw->abi, raw->comm, raw->block, size, 0, raw->registration, &request) != ncclSuccess)
+            return TPV_OK;
+        if (request && raw->abi->test(request, &done, &ignored) != ncclSuccess) return TPV_OK;
+        tpv_status_t status = step(pair, deadline);
+        if (status != TPV_OK) return status;
+    }
+    return TPV_OK;
+}
+
+static void raw_close(raw_t *raw) {
+    if (!raw->comm) return;
+    raw->abi->deregMr(raw->comm, raw->registration);
+    raw->abi->closeSend(raw->comm);
+    raw->comm = NULL;
+}
+
+static tpv_greeting_t greeting_of(const tpv_stream_t *stream) {
+    tpv_greeting_t greeting = {.magic = TPV_GREETING_MAGIC,
+                               .version = TPV_WIRE_VERSION,
+                               .comms = (uint16_t)stream->comms,
+                               .chunk_bytes = stream->chunk_bytes,
+                               .bytes = stream->bytes};
+    memcpy(greeting.id, stream->id, TPV_ID_BYTES);
+    return greeting;
+}
+
+/* Until the receiver has closed the stranger's comm, which shows in what is sent on it. */
+static void wait_dropped(pair_t *pair, raw_t *raw) {
+    int64_t deadline = tpv_deadline_in(DEADLINE_S);
+    void *request = NULL;
+    for (int done = 0, ignored;;) {
+        if (!request && raw->abi->isend(raw->abi, raw->comm, raw->block, 1, 0, raw->registration, &request)) break;
+        if (request && raw->abi->test(request, &done, &ignored) != ncclSuccess) break;
+        if (done) request = NULL;
+        assert_int_equal(step(pair, deadline), TPV_OK);
+    }
+}
+
+/* Every byte of the greeting counts but for the reserved ones, and its length. */
 static void a_stranger_is_dropped_and_the_source_still_gets_through(void **state) {
     (void)state;
     pair_t pair;
     pair_open(&pair, plugins[1], 300000, 65536, 1); /* a plugin whose handles prove nothing */
-    tpv_stream_t wrong = pair.stream;
-    wrong.id[3] ^= 1;
-    tpv_sender_t *stranger = sender_open(&pair, &wrong, 4);
-    int64_t deadline = tpv_deadline_in(DEADLINE_S);
-    bool moved = false, done = false;
-    /* Until the receiver has closed the stranger's comm. */
-    while (tpv_sender_advance(stranger, &moved, &done) == TPV_OK && !tpv_deadline_passed(deadline)) {
-        assert_int_equal(tpv_receiver_advance(pair.receiver, &moved, &done), TPV_OK);
-        assert_false(done);
+    for (size_t i = 0; i <= sizeof(tpv_greeting_t) + 1; i++) {
+        tpv_greeting_t greeting = greeting_of(&pair.stream);
+        uint8_t message[sizeof greeting + 1];
+        size_t size = sizeof greeting;
+        if (i >= offsetof(tpv_greeting_t, reserved) && i < offsetof(tpv_greeting_t, chunk_bytes)) continue;
+        if (i < size) ((uint8_t *)&greeting)[i] ^= 1;
+        if (i == sizeof greeting) size--;
+        if (i == sizeof greeting + 1) size = 1;
+        memcpy(message, &greeting, sizeof greeting);
+        raw_t stranger;
+        raw_connect(&pair, &stranger);
+        assert_int_equal(raw_send(&pair, &stranger, message, size), TPV_OK);
+        wait_dropped(&pair, &stranger);
+        raw_close(&stranger);
     }
-    assert_false(tpv_deadline_passed(deadline));
-    tpv_sender_close(stranger);
-    assert_int_equal(pair.destination[0], 0);
+    assert_int_equal(tpv_receiver_counts(pair.receiver).bytes, 0);
+    for (uint64_t i = 0; i < pair.stream.bytes; i++)
+        assert_int_equal(pair.destination[i], 0);
     pair.sender = sender_open(&pair, &pair.stream, 4);
     assert_int_equal(pair_run(&pair, NULL), TPV_OK);
     assert_memory_equal(pair.source, pair.destination, pair.stream.bytes);
     pair_close(&pair);
+}
+
+/* A lane's comm number counts where there are several: one source connected to another's listener. */
+static void lanes_are_not_taken_for_one_another(void **state) {
+    (void)state;
+    pair_t pair;
+    pair_open(&pair, plugins[1], 300000, 65536, 2);
+    raw_t stranger;
+    raw_connect(&pair, &stranger);
+    tpv_greeting_t greeting = greeting_of(&pair.stream);
+    greeting.comm = 1;
+    assert_int_equal(raw_send(&pair, &stranger, &greeting, sizeof greeting), TPV_OK);
+    wait_dropped(&pair, &stranger);
+    raw_close(&stranger);
+    pair.sender = sender_open(&pair, &pair.stream, 4);
+    assert_int_equal(pair_run(&pair, NULL), TPV_OK);
+    assert_memory_equal(pair.source, pair.destination, pair.stream.bytes);
+    pair_close(&pair);
+}
+
+enum { CHUNK = 4096, TAIL = 100 };
+
+typedef struct {
+    const char *what;
+    uint64_t chunk, bytes, digest; /* changes (exclusive or) of the first trailer */
+    uint32_t magic;
+    uint16_t version, tells;
+    size_t data, trailer; /* bytes that are sent; 0: all */
+    tpv_status_t expected;
+} lie_t;
+
+/* Each field of a trailer by itself. All but the field in question is right, the digest included. */
+static void every_field_of_a_trailer_counts(void **state) {
+    (void)state;
+    static const lie_t lies[] = {
+        {"nothing", .expected = TPV_OK},
+        {"the number of the next chunk", .chunk = 1, .expected = TPV_ERR_PROTOCOL},
+        {"a number 2^32 away", .chunk = UINT64_C(1) << 32, .expected = TPV_ERR_PROTOCOL},
+        {"another length", .bytes = 1, .expected = TPV_ERR_PROTOCOL},
+        {"a length 2^32 away", .bytes = UINT64_C(1) << 32, .expected = TPV_ERR_PROTOCOL},
+        {"fewer bytes", .data = CHUNK - 1, .expected = TPV_ERR_PROTOCOL},
+        {"the length of the last chunk", .bytes = CHUNK ^ TAIL, .data = TAIL, .expected = TPV_ERR_PROTOCOL},
+        {"the lowest bit of the digest", .digest = 1, .expected = TPV_ERR_DIGEST},
+        {"the highest bit of the digest", .digest = UINT64_C(1) << 63, .expected = TPV_ERR_DIGEST},
+        {"magic", .magic = 1, .expected = TPV_ERR_PROTOCOL},
+        {"version", .version = 1, .expected = TPV_ERR_PROTOCOL},
+        {"a trailer cut short", .trailer = TPV_TRAILER_BYTES - 1, .expected = TPV_ERR_PROTOCOL},
+        {"a failure", .tells = TPV_ERR_NO_MEMORY, .expected = TPV_ERR_NO_MEMORY},
+        {"a failure that is none", .tells = TPV_STATUS_COUNT, .expected = TPV_ERR_PEER},
+        {"a failure that is none by far", .tells = UINT16_MAX, .expected = TPV_ERR_PEER},
+    };
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        const lie_t *lie = &lies[i];
+        pair_t pair;
+        raw_t raw;
+        pair_open(&pair, plugins[i % 2], CHUNK + TAIL, CHUNK, 1);
+        raw_connect(&pair, &raw);
+        tpv_greeting_t greeting = greeting_of(&pair.stream);
+        assert_int_equal(raw_send(&pair, &raw, &greeting, sizeof greeting), TPV_OK);
+        tpv_status_t status = raw_send(&pair, &raw, pair.source, lie->data ? lie->data : CHUNK);
+        tpv_trailer_t trailer = {.magic = TPV_TRAILER_MAGIC ^ lie->magic,
+                                 .version = TPV_WIRE_VERSION ^ lie->version,
+                                 .status = lie->tells,
+                                 .chunk = lie->chunk,
+                                 .bytes = CHUNK ^ lie->bytes,
+                                 .digest = XXH3_64bits(pair.source, CHUNK) ^ lie->digest};
+        if (status == TPV_OK) status = raw_send(&pair, &raw, &trailer, lie->trailer ? lie->trailer : TPV_TRAILER_BYTES);
+        for (int64_t deadline = tpv_deadline_in(DEADLINE_S);
+             status == TPV_OK && tpv_receiver_counts(pair.receiver).chunks == 0;)
+            status = step(&pair, deadline);
+        if (status != lie->expected) fail_msg("%s: %s", lie->what, tpv_status_name(status));
+        assert_int_equal(tpv_receiver_counts(pair.receiver).bytes, status == TPV_OK ? CHUNK : 0);
+        raw_close(&raw);
+        pair_close(&pair);
+    }
 }
 
 static void a_source_that_leaves_is_noticed(void **state) {
@@ -291,6 +458,52 @@ static void a_source_that_leaves_is_noticed(void **state) {
     }
 }
 
+/*
+ * A view of 4.25 GiB. Its first 4 GiB are zeros: at the source no page of them exists, at the destination they all lie
+ * in the same 64 MiB. What lies behind is memory of its own, with a mark in every chunk.
+ */
+static void bytes_behind_4_gib(void **state) {
+    (void)state;
+    enum { BIG_CHUNK = 64 << 20 };
+    const uint64_t low = UINT64_C(4) << 30, bytes = low + 4 * (uint64_t)BIG_CHUNK - 1000;
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    pair_t pair;
+    pair_prepare(&pair, plugins[0], 1, BIG_CHUNK, 2);
+    free(pair.source);
+    free(pair.destination);
+    pair.stream.bytes = bytes;
+    pair.source = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    pair.destination = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    int zeros = memfd_create("zeros", MFD_CLOEXEC);
+    if (pair.source == MAP_FAILED || pair.destination == MAP_FAILED || zeros < 0 || ftruncate(zeros, BIG_CHUNK) != 0) {
+        puts("skipped: this system gives no address space of 9 GiB");
+        skip();
+    }
+    for (uint64_t at = 0; at < low; at += BIG_CHUNK)
+        assert_ptr_not_equal(
+            mmap(pair.destination + at, BIG_CHUNK, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, zeros, 0),
+            MAP_FAILED);
+    for (uint64_t at = low; at < bytes; at += BIG_CHUNK) {
+        pair.source[at] = (uint8_t)(1 + at / BIG_CHUNK);
+        pair.source[at + 54321] = (uint8_t)(101 + at / BIG_CHUNK);
+    }
+    pair.memory.data = pair.source;
+    pair_receive(&pair);
+    pair.sender = sender_open(&pair, &pair.stream, 4);
+    if (pair_run(&pair, NULL) != TPV_OK) fail_msg("%s", tpv_error_message());
+    tpv_stream_counts_t got = tpv_receiver_counts(pair.receiver), sent = tpv_sender_counts(pair.sender);
+    assert_true(got.bytes == bytes && sent.bytes == bytes && got.wire == sent.wire && got.wire > bytes);
+    assert_int_equal(got.chunks, 68);
+    assert_memory_equal(pair.source + low, pair.destination + low, bytes - low);
+    assert_memory_equal(pair.source, pair.destination, BIG_CHUNK);
+    uint8_t *source = pair.source, *destination = pair.destination;
+    pair.source = pair.destination = NULL;
+    pair_close(&pair);
+    munmap(source, bytes);
+    munmap(destination, bytes);
+    close(zeros);
+}
+
 static void plugins_that_cannot_be_used_are_named(void **state) {
     (void)state;
     tpv_net_t *net = NULL;
@@ -306,10 +519,13 @@ int main(void) {
         cmocka_unit_test(every_size_arrives),
         cmocka_unit_test(every_abi_version_moves_data),
         cmocka_unit_test(sizes_that_an_old_version_cannot_tell_are_refused),
-        cmocka_unit_test(a_wrong_digest_is_found),
+        cmocka_unit_test(a_wrong_digest_of_any_chunk_is_found),
         cmocka_unit_test(the_source_tells_why_it_cannot_go_on),
         cmocka_unit_test(a_stranger_is_dropped_and_the_source_still_gets_through),
+        cmocka_unit_test(lanes_are_not_taken_for_one_another),
+        cmocka_unit_test(every_field_of_a_trailer_counts),
         cmocka_unit_test(a_source_that_leaves_is_noticed),
+        cmocka_unit_test(bytes_behind_4_gib),
         cmocka_unit_test(plugins_that_cannot_be_used_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
