@@ -3,6 +3,7 @@ table and a digest cache of its own, every program that it starts has a time lim
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,11 @@ from checkpoints.writer import write_checkpoint  # noqa: E402
 from models import write_tiny  # noqa: E402
 from outcomes import wait_for  # noqa: E402
 from rank import Control, Rank  # noqa: E402
+
+# Under nohup or in the background of a script these are ignored, and would be in every program that is started here.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)  # ignored by us, but not by who comes out of an exec
 
 LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
 
