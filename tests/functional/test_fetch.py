@@ -124,10 +124,10 @@ def test_leases_end_with_the_fetch(large, start_service, in_mid_fetch, leases, t
     """Held from before the first byte, and given back by the time that nobody needs it."""
     service = start_service(f"large@1={large}")
     assert leases() == []
-    process = in_mid_fetch(service.source, tmp_path / "view.safetensors", deadline=LIMIT_S)
+    process = in_mid_fetch(service.source, tmp_path / "view.safetensors", deadline=300)
     (lease,) = leases()
     assert (lease["artifact"], lease["state"], lease["tp_rank"], lease["tp_size"]) == ("large@1", "attached", 0, 1)
-    output, errors = process.communicate(timeout=LIMIT_S)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     wait_for(lambda: leases() == [], 10, "the end of the lease")
 
