@@ -70,7 +70,7 @@ FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/common/*.c))
 TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets/*.c))
 
-.PHONY: all check check-fast check-loaded check-bare check-unit check-functional check-python check-chaos check-asan check-tsan
+.PHONY: all check check-fast check-loaded check-bare check-unit check-functional check-python check-models check-chaos check-asan check-tsan
 .PHONY: chaos soak-net bench demo fuzz lint install clean tests
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -92,6 +92,15 @@ $(B)/obj/tests/%.o: tests/%.c
 	$(Q)mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS) $(COMMON) -Iinclude -Isrc -Itests $(PKG_CFLAGS) -c $< -o $@
+
+# Plans of model families, as C strings.
+FAMILIES := $(sort $(wildcard src/view/families/*.json))
+$(B)/gen/view/families.inc: $(FAMILIES)
+	@mkdir -p $(@D)
+	for file in $(FAMILIES); do echo "{\"$$(basename $$file .json)\","; \
+	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^ */"/' -e 's/$$/\\n"/' $$file; echo '},'; done >$@
+$(B)/obj/src/view/families.o: $(B)/gen/view/families.inc
+$(B)/obj/src/view/families.o: COMMON += -I$(B)/gen
 
 # ---- link ---------------------------------------------------------------------------------------
 # -z nodelete: NCCL may dlclose the plugin with the last communicator while its threads and TLS live on.
@@ -154,16 +163,19 @@ $(B)/tests/unit/test_lifecycle_model: $(B)/obj/tests/unit/test_lifecycle_model.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
+# Cuts views of tiny checkpoints for tests/models.
+$(B)/tests/models/write_views: $(TOOL_OBJ)
+
 # Small net plugins that stand in for somebody else's.
 $(B)/tests/lib%.so: tests/nets/%.c
 	$(Q)mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(COMMON) $(LDSAN) -Iinclude -shared $< -o $@
 
-tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS)
+tests: all $(UNIT) $(FUNCTIONAL) $(TEST_NETS) $(B)/tests/models/write_views
 
 # One part after the other, also with -j: their closing lines are to be read.
-PARTS ?= unit functional python chaos nccl
+PARTS ?= unit functional python models chaos nccl
 check: tests
 	+$(Q)MAKE='$(MAKE)' V=$(V) scripts/run-parts $(PARTS)
 
@@ -184,7 +196,11 @@ check-functional: tests
 	$(Q)V=$(V) scripts/run-tests $(B) $(FUNCTIONAL)
 
 check-python: tests
-	$(Q)TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests
+	$(Q)TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests --ignore=tests/models
+
+# Every model family's plan against transformers' own loader: makes tiny checkpoints below build/models once.
+check-models: tests
+	$(Q)TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests/models
 
 # Services, ranks and publishers killed and stopped at random. A failed round is named and
 # can be replayed:  make chaos SEED=S ROUND=R
@@ -217,10 +233,10 @@ bench: all
 
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz: $(addprefix fuzz-,$(FUZZERS))
-fuzz-%: tests/fuzz/fuzz_%.c
+fuzz-%: tests/fuzz/fuzz_%.c $(B)/gen/view/families.inc
 	@mkdir -p build/fuzz/$*.corpus
 	$(FUZZ_CC) -O1 -g $(WARN) $(DEFS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread \
-	  -Iinclude -Isrc $(PKG_CFLAGS) $< $(LIB_SRC) $(SERVICE_SRC) $(PKG_LIBS) -ldl -o build/fuzz/$*
+	  -Iinclude -Isrc -I$(B)/gen $(PKG_CFLAGS) $< $(LIB_SRC) $(SERVICE_SRC) $(PKG_LIBS) -ldl -o build/fuzz/$*
 	build/fuzz/$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/$*. build/fuzz/$*.corpus $(wildcard tests/fuzz/$*.seeds)
 
@@ -266,7 +282,7 @@ install: all $(MAN) $(B)/share/tpviewd.service $(B)/share/tpview.pc
 	install -m 644 $(B)/share/tpview.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 
 clean:
-	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests build/asan build/tsan build/fuzz build/bench
+	rm -rf $(B)/obj $(B)/gen $(B)/bin $(B)/lib $(B)/tests build/asan build/tsan build/fuzz build/bench
 
 include tests/simgpu/simgpu.mk
 

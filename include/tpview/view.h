@@ -61,6 +61,12 @@ typedef struct tpv_view_stats {
 TPV_API tpv_status_t tpv_view_plan(const tpv_artifact_t *artifact, const tpv_plan_options_t *options,
                                    tpv_view_t **view);
 
+/*
+ * The plans that come with tpview, one for each family of models, in order of their names; NULL behind the last. *text,
+ * unless `text` is NULL, is the plan file, whose "model_types" tell for which it stands. Static storage.
+ */
+TPV_API const char *tpv_plan_family(size_t index, const char **text);
+
 /* Make a view of an explicit spec. Errors as tpv_view_plan. The caller owns *view. */
 TPV_API tpv_status_t tpv_view_from_json(const tpv_artifact_t *artifact, const char *json, size_t length,
                                         tpv_view_t **view);

@@ -5,6 +5,7 @@
 #ifndef ARTIFACT_ARTIFACT_H
 #define ARTIFACT_ARTIFACT_H
 
+#include <jansson.h>
 #include <stdatomic.h>
 
 #include "tpview/artifact.h"
@@ -32,6 +33,7 @@ struct tpv_artifact {
     tpv_artifact_file_t *files; /* none in an index from a manifest */
     uint32_t file_count;
     tpv_model_config_t config;
+    json_t *facts; /* what a plan may ask of config.json; NULL: only what `config` has */
     char index_digest[TPV_ID_CHARS];
     char id_text[TPV_ID_CHARS]; /* written once, before id is published */
     _Atomic(const char *) id;   /* "" or id_text; stored (release) by tpv_artifact_digest, loaded (acquire) */
@@ -43,6 +45,12 @@ tpv_artifact_t *tpv_artifact_create(void);
 /* Put a copy of `tensor` into the index, with name, dtype, dims, shape, shard and offset as told; bytes is computed by
  * tpv_tensor_measure. TPV_ERR_FORMAT beyond TPV_MAX_TENSORS, TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_artifact_add(tpv_artifact_t *artifact, const tpv_tensor_t *tensor);
+
+/* Take config.json's object: `config` and `facts`. The errors of tpv_config_read; TPV_ERR_NO_MEMORY. */
+tpv_status_t tpv_artifact_set_config(tpv_artifact_t *artifact, const json_t *json);
+
+/* What plans may ask of config.json (config.h). A new reference, or NULL when out of memory. */
+json_t *tpv_artifact_facts(const tpv_artifact_t *artifact);
 
 /* Order the tensors, refuse duplicate names, sum the bytes, compute index_digest. TPV_ERR_FORMAT, TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_artifact_seal(tpv_artifact_t *artifact);

@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 
 #include "artifact/artifact.h"
-#include "artifact/config.h"
 #include "artifact/file.h"
 #include "artifact/json_python.h"
 #include "artifact/safetensors.h"
@@ -154,7 +153,7 @@ static tpv_status_t read_config(tpv_artifact_t *artifact, const char *folder) {
     tpv_status_t status = tpv_artifact_text_read(path, CONFIG_BYTES, &text, &length);
     if (status == TPV_OK) {
         status = tpv_json_parse_python((tpv_json_text_t){text, length}, length, &json);
-        if (status == TPV_OK) status = tpv_config_read(json, &artifact->config);
+        if (status == TPV_OK) status = tpv_artifact_set_config(artifact, json);
         if (status != TPV_OK) tpv_error_prefix(status, "%.500s", path);
     } else if (status == TPV_ERR_NOT_FOUND) {
         status = TPV_OK;

@@ -18,6 +18,10 @@ static const struct {
     {"num_key_value_heads", offsetof(tpv_model_config_t, num_key_value_heads), TPV_CONFIG_KEY_VALUE_HEADS},
     {"head_dim", offsetof(tpv_model_config_t, head_dim), TPV_CONFIG_HEAD_DIM},
 };
+#define MAX_WORD 128
+#define MAX_DEPTH 5 /* quantization_config.config_groups.group_0.weights.block_structure */
+#define MAX_FACTS 4096
+#define MAX_LIST 1024
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
 static uint64_t *number_at(tpv_model_config_t *config, size_t place) {
@@ -32,7 +36,8 @@ static const json_t *member(const json_t *first, const json_t *second, const cha
 }
 
 static bool read_number(const json_t *value, uint64_t *number) {
-    if (!value) return true;
+    /* A list tells each layer's number: plans read it from the facts. */
+    if (!value || json_is_array(value)) return true;
     if (!json_is_integer(value) || json_integer_value(value) < 0) return false;
     *number = (uint64_t)json_integer_value(value);
     return true;
@@ -66,7 +71,7 @@ static void read_fields(const json_t *top, const json_t *text, tpv_model_config_
     if ((quantisation && !json_is_object(quantisation)) ||
         !read_block_size(member(quantisation, NULL, "weight_block_size"), config->weight_block_size))
         config->unusable |= TPV_CONFIG_WEIGHT_BLOCK_SIZE;
-    const json_t *tie = member(text, top, "tie_word_embeddings");
+    const json_t *tie = member(top, text, "tie_word_embeddings"); /* as transformers 5 does */
     if (tie && !json_is_boolean(tie)) config->unusable |= TPV_CONFIG_TIE_WORD_EMBEDDINGS;
     config->tie_word_embeddings = json_is_true(tie);
 }
@@ -98,29 +103,48 @@ tpv_status_t tpv_config_need(const tpv_model_config_t *config, uint32_t fields) 
     return TPV_OK;
 }
 
-static tpv_status_t refuse_unknown(const json_t *json, const json_t *known, const char *where) {
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)json, name, value) {
-        if (!json_object_get(known, name))
-            return tpv_error_set(TPV_ERR_FORMAT, "unknown or empty field \"%.100s\"%s", name, where);
-    }
-    return TPV_OK;
+/* What a plan may ask for: numbers, truths, short words, lists of them, and objects that have such. Numbers that are
+ * not whole are of no use to it, but tell that a field is of the wrong kind. */
+static bool is_plain(const json_t *value) {
+    return json_is_number(value) || json_is_boolean(value) || json_is_null(value) ||
+           (json_is_string(value) && json_string_length(value) <= MAX_WORD);
 }
 
-tpv_status_t tpv_config_read_strict(const json_t *json, tpv_model_config_t *config) {
-    *config = (tpv_model_config_t){.present = true};
-    if (!json_is_object(json)) return tpv_error_set(TPV_ERR_FORMAT, "not an object");
-    read_fields(json, NULL, config);
-    /* Whatever is not written back was not understood. */
-    json_t *known = tpv_config_json(config);
-    if (!known) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to read a config");
-    tpv_status_t status = refuse_unknown(json, known, "");
-    if (status == TPV_OK)
-        status = refuse_unknown(json_object_get(json, "quantization_config"),
-                                json_object_get(known, "quantization_config"), " in quantization_config");
-    json_decref(known);
-    return status;
+static json_t *plain_list(const json_t *list, size_t *left) {
+    if (json_array_size(list) > MAX_LIST || json_array_size(list) > *left) return NULL;
+    size_t index;
+    json_t *item;
+    json_array_foreach(list, index, item) {
+        if (!is_plain(item)) return NULL;
+    }
+    *left -= json_array_size(list);
+    return json_deep_copy(list);
+}
+
+static json_t *facts_of(const json_t *object, int depth, size_t *left) {
+    json_t *facts = json_object(), *kept;
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, name, value) {
+        if (*left == 0) break;
+        if (strlen(name) > MAX_WORD) continue;
+        kept = NULL;
+        if (is_plain(value)) kept = json_deep_copy(value);
+        if (json_is_array(value)) kept = plain_list(value, left);
+        if (json_is_object(value) && depth < MAX_DEPTH && !strstr(name, "label"))
+            kept = facts_of(value, depth + 1, left);
+        if (!kept) continue;
+        --*left;
+        if (json_object_set_new(facts, name, kept) == 0) continue;
+        json_decref(facts);
+        return NULL;
+    }
+    return facts;
+}
+
+json_t *tpv_config_facts(const json_t *json) {
+    size_t left = MAX_FACTS;
+    return facts_of(json, 0, &left);
 }
 
 /* The value, or what stands for one of the wrong kind; NULL when it is missing. Takes over `value`. */

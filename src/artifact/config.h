@@ -21,16 +21,19 @@ enum {
 
 /*
  * Read a config.json's object. The sizes of a checkpoint with several parts (text and vision) are those of text_config;
- * what that lacks, and model_type first of all, is taken from the top. Other fields do not matter; null counts as
- * missing, and a value of the wrong kind is noted. TPV_ERR_FORMAT for what is no object.
+ * what that lacks, and model_type and tie_word_embeddings first of all, is taken from the top. Other fields do not
+ * matter; null counts as missing, and a value of the wrong kind is noted. TPV_ERR_FORMAT for what is no object.
  */
 tpv_status_t tpv_config_read(const json_t *json, tpv_model_config_t *config);
 
 /* TPV_ERR_PLAN names the first of `fields` (TPV_CONFIG_…) whose value in config.json is of the wrong kind. */
 tpv_status_t tpv_config_need(const tpv_model_config_t *config, uint32_t fields);
 
-/* Read the form that tpv_config_json makes; any other field is refused. TPV_ERR_FORMAT. */
-tpv_status_t tpv_config_read_strict(const json_t *json, tpv_model_config_t *config);
+/*
+ * What a plan may ask of a config.json: its numbers, truths and short words, lists of them, and objects that have such,
+ * under the names they have. Bounded: what goes beyond is left out. NULL when out of memory; the caller decrefs.
+ */
+json_t *tpv_config_facts(const json_t *json);
 
 /* What tpv_config_read found, under the same names, without what is missing; 0.5, which no field takes, where the value
  * was of the wrong kind. NULL when out of memory. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "artifact/artifact.h"
+#include "artifact/config.h"
 #include "artifact/file.h"
 #include "base/checked.h"
 #include "base/error.h"
@@ -42,6 +43,7 @@ void tpv_artifact_close(tpv_artifact_t *artifact) {
         artifact->names = next;
     }
     free(artifact->tensors);
+    json_decref(artifact->facts);
     free(artifact);
 }
 
@@ -148,6 +150,17 @@ uint64_t tpv_artifact_bytes(const tpv_artifact_t *artifact) {
 
 const tpv_model_config_t *tpv_artifact_config(const tpv_artifact_t *artifact) {
     return &artifact->config;
+}
+
+tpv_status_t tpv_artifact_set_config(tpv_artifact_t *artifact, const json_t *json) {
+    TPV_TRY(tpv_config_read(json, &artifact->config));
+    json_decref(artifact->facts);
+    artifact->facts = tpv_config_facts(json);
+    return artifact->facts ? TPV_OK : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the facts of config.json");
+}
+
+json_t *tpv_artifact_facts(const tpv_artifact_t *artifact) {
+    return artifact->facts ? json_incref(artifact->facts) : tpv_config_json(&artifact->config);
 }
 
 const void *tpv_artifact_data(const tpv_artifact_t *artifact, const tpv_tensor_t *tensor) {

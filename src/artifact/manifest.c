@@ -2,7 +2,7 @@
  * The index of an artifact as JSON text, as a service sends it:
  *
  *     {"format": "tpview-manifest-1", "artifact_id": "32 hex digits", "index_digest": "32 hex digits",
- *      "config": {fields of config.json}, "tensors": {"name": ["BF16", [151936, 5120]], …}}
+ *      "config": {facts of config.json}, "tensors": {"name": ["BF16", [151936, 5120]], …}}
  *
  * "config" is absent when the checkpoint has no config.json.
  */
@@ -17,7 +17,8 @@
 #include "base/identity.h"
 
 #define MANIFEST_FORMAT "tpview-manifest-1"
-#define SMALL_VALUE_BYTES 4096 /* far more than any value but "tensors" needs */
+#define CONFIG_BYTES (4u << 20)
+#define SMALL_VALUE_BYTES 4096 /* far more than any value but "config" and "tensors" needs */
 
 enum { FORMAT, ARTIFACT_ID, INDEX_DIGEST, CONFIG, TENSORS, MEMBERS };
 static const char *const member_names[MEMBERS] = {"format", "artifact_id", "index_digest", "config", "tensors"};
@@ -53,10 +54,10 @@ static tpv_status_t read_identity(const tpv_json_text_t *members, int member, ch
     return tpv_error_set(TPV_ERR_FORMAT, "%s is not 32 lower-case hex digits", member_names[member]);
 }
 
-static tpv_status_t read_config(tpv_json_text_t text, tpv_model_config_t *config) {
+static tpv_status_t read_config(tpv_json_text_t text, tpv_artifact_t *artifact) {
     json_t *json = NULL;
-    TPV_TRY(tpv_json_parse(text, SMALL_VALUE_BYTES, &json));
-    tpv_status_t status = tpv_config_read_strict(json, config);
+    TPV_TRY(tpv_json_parse(text, CONFIG_BYTES, &json));
+    tpv_status_t status = tpv_artifact_set_config(artifact, json);
     json_decref(json);
     return status;
 }
@@ -93,7 +94,7 @@ static tpv_status_t read_manifest(tpv_json_text_t text, tpv_artifact_t *artifact
     TPV_TRY(read_identity(members, ARTIFACT_ID, artifact_id));
     TPV_TRY(read_identity(members, INDEX_DIGEST, index_digest));
     if (members[CONFIG].start) {
-        tpv_status_t status = read_config(members[CONFIG], &artifact->config);
+        tpv_status_t status = read_config(members[CONFIG], artifact);
         if (status != TPV_OK) return tpv_error_prefix(status, "config");
     }
     tpv_status_t status = tpv_json_members(members[TENSORS], visit_tensor, artifact);
@@ -148,7 +149,7 @@ tpv_status_t tpv_artifact_manifest(const tpv_artifact_t *artifact, char **json) 
     fprintf(stream, "{\"format\":\"%s\",\"artifact_id\":\"%s\",\"index_digest\":\"%s\",", MANIFEST_FORMAT, id,
             artifact->index_digest);
     bool good = true;
-    if (artifact->config.present) good = print_json(stream, "\"config\":", tpv_config_json(&artifact->config), ",");
+    if (artifact->config.present) good = print_json(stream, "\"config\":", tpv_artifact_facts(artifact), ",");
     fputs("\"tensors\":{", stream);
     for (size_t i = 0; good && i < artifact->count; i++) {
         if (i > 0) fputc(',', stream);

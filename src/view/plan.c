@@ -1,11 +1,16 @@
 /* From TP rules to a spec: one output for each tensor, or for each group of tensors that an engine keeps in one. */
+#include <stdio.h>
 #include <string.h>
 
+#include "artifact/artifact.h"
 #include "artifact/config.h"
 #include "artifact/json.h"
 #include "base/error.h"
+#include "base/log.h"
+#include "view/families.h"
 #include "view/plan_cut.h"
 #include "view/plan_fuse.h"
+#include "view/plan_whole.h"
 #include "view/spec_json.h"
 #include "view/view.h"
 
@@ -63,10 +68,7 @@ static tpv_status_t add_single(planner_t *planner, uint32_t index, const tpv_rul
 
 /* Can this part stand below the first one? */
 static tpv_status_t check_part(const tpv_fuse_t *fuse, const tpv_tensor_t *first, const tpv_tensor_t *part,
-                               const tpv_rule_t *rule, const tpv_cut_t *cut) {
-    if (!rule || rule->kind != TPV_CUT_COLWISE)
-        return tpv_error_set(TPV_ERR_PLAN, "%s: cannot be fused into %s: its rule is %s, expected colwise", part->name,
-                             fuse->name, rule ? rule->word : "missing");
+                               const tpv_cut_t *cut) {
     if (part->dtype != first->dtype)
         return tpv_error_set(TPV_ERR_PLAN, "%s: cannot be fused into %s: it is %s, %s is %s", part->name, fuse->name,
                              tpv_dtype_name(part->dtype), first->name, tpv_dtype_name(first->dtype));
@@ -91,8 +93,8 @@ static tpv_status_t add_fused(planner_t *planner, uint32_t first_index, const tp
         const tpv_tensor_t *tensor = tpv_artifact_tensor(artifact, index[p]);
         const tpv_rule_t *rule;
         TPV_TRY(tpv_rules_find(planner->cutter.rules, tensor->name, &rule));
-        if (rule) TPV_TRY(tpv_cut_tensor(&planner->cutter, tensor, rule, &cut[p]));
-        TPV_TRY(check_part(fuse, first, tensor, rule, &cut[p]));
+        TPV_TRY(tpv_cut_tensor(&planner->cutter, tensor, rule, &cut[p]));
+        TPV_TRY(check_part(fuse, first, tensor, &cut[p]));
         if (p + 1 < fuse->parts && cut[p].partial_block)
             return tpv_error_set(
                 TPV_ERR_PLAN, "%s: cannot be fused into %s: its rows end inside of a quantisation block of %llu",
@@ -116,34 +118,46 @@ static bool same_cut(const tpv_cut_t *a, const tpv_cut_t *b) {
     return true;
 }
 
-#define EMBEDDING "model.embed_tokens.weight"
-#define HEAD "lm_head.weight"
+/* Where the embeddings are, behind whichever prefix this checkpoint has; NULL when there are none. */
+static const tpv_tensor_t *find_embedding(const planner_t *planner) {
+    const tpv_rules_t *rules = planner->cutter.rules;
+    char name[2 * TPV_MAX_NAME + 16];
+    for (size_t i = 0; i <= rules->prefix_count; i++) {
+        const char *prefix = i < rules->prefix_count ? rules->prefixes[i] : "";
+        snprintf(name, sizeof name, "%s%s.weight", prefix, rules->embedding);
+        const tpv_tensor_t *found = tpv_artifact_find(planner->cutter.artifact, name);
+        if (found) return found;
+    }
+    return NULL;
+}
 
-/* With tied embeddings lm_head is another name of embed_tokens and is not sent, whether the file has it or not. */
-static tpv_status_t plan_tied(planner_t *planner, bool *tied) {
-    const tpv_artifact_t *artifact = planner->cutter.artifact;
-    const tpv_tensor_t *embedding = tpv_artifact_find(artifact, EMBEDDING);
-    const tpv_tensor_t *head = tpv_artifact_find(artifact, HEAD);
-    if (embedding) TPV_TRY(tpv_config_need(planner->cutter.config, TPV_CONFIG_TIE_WORD_EMBEDDINGS));
-    *tied = planner->cutter.config->tie_word_embeddings && embedding;
-    if (!*tied) return TPV_OK;
-    if (head && (head->dtype != embedding->dtype || head->dims != embedding->dims ||
-                 memcmp(head->shape, embedding->shape, head->dims * sizeof *head->shape) != 0))
-        return tpv_error_set(TPV_ERR_PLAN, "%s: config.json ties it to %s, which has another dtype or shape", HEAD,
-                             EMBEDDING);
+/*
+ * With tied embeddings a head that the file does not have is another name of the embeddings. One that it has is sent:
+ * it may differ, and then transformers does not tie it either.
+ */
+static tpv_status_t plan_tied(planner_t *planner, bool tied) {
+    tpv_rules_t *rules = planner->cutter.rules;
+    const tpv_tensor_t *embedding = tied ? find_embedding(planner) : NULL;
+    if (!embedding) return TPV_OK;
+    char head[TPV_MAX_NAME + 32];
+    bool inner = strncmp(embedding->name, "language_model.model.", 21) == 0;
+    snprintf(head, sizeof head, "%s%s.weight", inner ? "language_model." : "", rules->head);
+    if (strlen(head) > TPV_MAX_NAME || tpv_artifact_find(planner->cutter.artifact, head)) return TPV_OK;
     const tpv_rule_t *embedding_rule, *head_rule;
-    TPV_TRY(tpv_rules_find(planner->cutter.rules, EMBEDDING, &embedding_rule));
-    TPV_TRY(tpv_rules_find(planner->cutter.rules, HEAD, &head_rule));
+    TPV_TRY(tpv_rules_find(rules, embedding->name, &embedding_rule));
+    TPV_TRY(tpv_rules_find(rules, head, &head_rule));
     if (head_rule && embedding_rule) {
         tpv_cut_t embedding_cut, head_cut;
         TPV_TRY(tpv_cut_tensor(&planner->cutter, embedding, embedding_rule, &embedding_cut));
-        TPV_TRY(tpv_cut_tensor(&planner->cutter, embedding, head_rule, &head_cut));
+        tpv_tensor_t as_head = *embedding;
+        as_head.name = head;
+        TPV_TRY(tpv_cut_tensor(&planner->cutter, &as_head, head_rule, &head_cut));
         if (!same_cut(&embedding_cut, &head_cut))
             return tpv_error_set(TPV_ERR_PLAN,
-                                 "%s: config.json ties it to %s, but the plan cuts it %s and the embedding %s", HEAD,
-                                 EMBEDDING, head_rule->word, embedding_rule->word);
+                                 "%s: config.json ties it to %s, but the plan cuts it %s and the embedding %s", head,
+                                 embedding->name, head_rule->word, embedding_rule->word);
     }
-    return tpv_spec_add_alias(planner->spec, HEAD, EMBEDDING);
+    return tpv_spec_add_alias(planner->spec, head, embedding->name);
 }
 
 static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
@@ -151,33 +165,47 @@ static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
     const tpv_tensor_t *tensor = tpv_artifact_tensor(planner->cutter.artifact, index);
     tpv_fuse_t fuse;
     const tpv_rule_t *rule;
+    const char *apart;
     TPV_TRY(tpv_rules_find(planner->cutter.rules, tensor->name, &rule));
-    if (!rule && planner->cutter.rules->replicate_others) rule = &others;
+    if (!rule && (planner->cutter.rules->replicate_others || planner->cutter.tp_size == 1)) rule = &others;
     if (!rule)
         return tpv_error_set(TPV_ERR_PLAN, "%s: no rule of the plan matches it, and \"default\" is not \"replicate\"",
                              tensor->name);
     if (!planner->fuse || rule == &others || !tpv_fuse_of(tensor->name, &fuse)) return add_single(planner, index, rule);
+    TPV_TRY(tpv_fuse_possible(planner->cutter.artifact, planner->cutter.rules, &fuse, &apart));
+    if (apart) {
+        TPV_INFO("%s: not fused: %s", tensor->name, apart);
+        return add_single(planner, index, rule);
+    }
     if (fuse.place == 0) return add_fused(planner, index, &fuse);
-    /* The first part brings it along, if there is one and a rule for it. */
-    if (!tpv_artifact_find(planner->cutter.artifact, fuse.part[0]))
-        return tpv_error_set(TPV_ERR_PLAN, "%s: missing in the checkpoint, %s needs it", fuse.part[0], fuse.name);
-    const tpv_rule_t *first_rule;
-    TPV_TRY(tpv_rules_find(planner->cutter.rules, fuse.part[0], &first_rule));
-    if (!first_rule)
-        return tpv_error_set(TPV_ERR_PLAN, "%s: no rule of the plan matches it, %s needs one", fuse.part[0], fuse.name);
+    /* The first part brings it along. */
+    if (tpv_artifact_find(planner->cutter.artifact, fuse.part[0])) return TPV_OK;
+    return tpv_error_set(TPV_ERR_PLAN, "%s: missing in the checkpoint, %s needs it", fuse.part[0], fuse.name);
+}
+
+/* A rule of a plan file that matches nothing is a mistake of whoever wrote it, or the plan of another model. */
+static tpv_status_t check_unmatched(const planner_t *planner) {
+    const tpv_rules_t *rules = planner->cutter.rules;
+    if (rules->family || planner->cutter.tp_size == 1) return TPV_OK;
+    for (size_t i = 0; i < rules->rule_count; i++) {
+        const tpv_rule_t *rule = &rules->rules[i];
+        if (rule->matched || rule->kind == TPV_CUT_REPLICATE || rule->kind == TPV_CUT_LOCAL) continue;
+        if (!rules->replicate_others)
+            return tpv_error_set(TPV_ERR_PLAN, "rule \"%s\": %s matches no tensor of the checkpoint", rule->pattern,
+                                 rule->word);
+        TPV_WARN("plan file: rule \"%s\": %s matches no tensor of the checkpoint", rule->pattern, rule->word);
+    }
     return TPV_OK;
 }
 
 static tpv_status_t plan_rules(planner_t *planner) {
-    bool tied;
-    TPV_TRY(plan_tied(planner, &tied));
+    bool tied = tpv_rules_tied(planner->cutter.rules);
+    if (planner->cutter.tp_size > 1) TPV_TRY(tpv_whole_check(planner->cutter.artifact, planner->cutter.rules, tied));
+    TPV_TRY(plan_tied(planner, tied));
     size_t count = tpv_artifact_tensor_count(planner->cutter.artifact);
-    for (size_t i = 0; i < count; i++) {
-        const char *name = tpv_artifact_tensor(planner->cutter.artifact, i)->name;
-        if (tied && strcmp(name, HEAD) == 0) continue;
+    for (size_t i = 0; i < count; i++)
         TPV_TRY(plan_tensor(planner, (uint32_t)i));
-    }
-    return TPV_OK;
+    return check_unmatched(planner);
 }
 
 static tpv_status_t find_format(void *user, const char *name, tpv_json_text_t value) {
@@ -188,16 +216,34 @@ static tpv_status_t find_format(void *user, const char *name, tpv_json_text_t va
     return TPV_OK;
 }
 
+/* Whole tensors need no plan. */
+static tpv_status_t read_rules(const json_t *facts, const tpv_plan_options_t *options, tpv_rules_t *rules) {
+    if (options->plan) return tpv_rules_read_json(facts, options->plan, options->plan_length, rules);
+    tpv_status_t status = tpv_rules_of_family(facts, rules);
+    if (status != TPV_ERR_PLAN || options->tp_size > 1) return status;
+    tpv_rules_clear(rules);
+    return tpv_rules_default(facts, rules);
+}
+
+/* Fields that every plan with heads looks at must be of the right kind, whether or not they would be used. */
+static tpv_status_t check_config(const tpv_model_config_t *config, const tpv_rules_t *rules) {
+    TPV_TRY(tpv_config_need(config, TPV_CONFIG_ATTENTION_HEADS | TPV_CONFIG_KEY_VALUE_HEADS));
+    if (!rules->family) return TPV_OK;
+    TPV_TRY(tpv_config_need(config, TPV_CONFIG_HIDDEN_LAYERS | TPV_CONFIG_HEAD_DIM | TPV_CONFIG_TIE_WORD_EMBEDDINGS));
+    return config->head_dim == 0 ? tpv_config_need(config, TPV_CONFIG_HIDDEN_SIZE) : TPV_OK;
+}
+
 static tpv_status_t plan_by_rules(const tpv_artifact_t *artifact, const tpv_plan_options_t *options,
                                   tpv_view_t **view) {
-    const tpv_model_config_t *config = tpv_artifact_config(artifact);
     tpv_rules_t rules = {0};
     tpv_spec_t spec = {0};
-    bool builtin = true;
-    tpv_status_t status = options->plan
-                              ? tpv_rules_read_json(config, options->plan, options->plan_length, &rules, &builtin)
-                              : tpv_rules_builtin(config, &rules);
-    if (status == TPV_OK && builtin) status = tpv_builtin_check_whole(artifact);
+    json_t *facts = tpv_artifact_facts(artifact);
+    if (!facts) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a plan");
+    const tpv_model_config_t *config = tpv_artifact_config(artifact);
+    bool whole = options->tp_size == 1;
+    tpv_status_t status = options->plan || whole ? TPV_OK : tpv_config_need(config, TPV_CONFIG_MODEL_TYPE);
+    if (status == TPV_OK) status = read_rules(facts, options, &rules);
+    if (status == TPV_OK && !whole) status = check_config(config, &rules);
     if (status == TPV_OK) {
         planner_t planner = {.cutter = {.artifact = artifact,
                                         .config = config,
@@ -211,7 +257,14 @@ static tpv_status_t plan_by_rules(const tpv_artifact_t *artifact, const tpv_plan
     if (status == TPV_OK) status = tpv_view_make(artifact, &spec, view);
     tpv_spec_clear(&spec);
     tpv_rules_clear(&rules);
+    json_decref(facts);
     return status;
+}
+
+const char *tpv_plan_family(size_t index, const char **text) {
+    const tpv_family_t *family = tpv_family_at(index);
+    if (family && text) *text = family->text;
+    return family ? family->name : NULL;
 }
 
 tpv_status_t tpv_view_plan(const tpv_artifact_t *artifact, const tpv_plan_options_t *options, tpv_view_t **view) {

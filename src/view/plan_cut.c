@@ -20,21 +20,25 @@ static void whole(tpv_cut_t *cut) {
     *cut = (tpv_cut_t){.axis = -1};
 }
 
-static void one_range(tpv_cut_t *cut, int axis, uint64_t start, uint64_t count) {
-    *cut = (tpv_cut_t){.axis = axis, .range_count = 1, .range = {{.start = start, .count = count}}};
-}
-
-static const char *axis_word(const tpv_tensor_t *tensor, int axis) {
+const char *tpv_axis_word(const tpv_tensor_t *tensor, int axis) {
     return tensor->dims == 2 && axis == 1 ? "columns" : "rows";
 }
 
-static tpv_status_t cut_even(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis, tpv_cut_t *cut) {
-    uint64_t extent = tensor->shape[axis];
-    if (extent % cutter->tp_size != 0)
+static void add_range(tpv_cut_t *cut, uint64_t start, uint64_t count) {
+    if (count > 0) cut->range[cut->range_count++] = (tpv_range_t){.start = start, .count = count};
+}
+
+static tpv_status_t cut_even(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis, bool uneven,
+                             tpv_cut_t *cut) {
+    uint64_t extent = tensor->shape[axis], size = cutter->tp_size;
+    if (extent % size != 0 && !uneven)
         return tpv_error_set(TPV_ERR_PLAN, "%s: %llu %s do not divide by tp_size %llu", tensor->name, (ull)extent,
-                             axis_word(tensor, axis), (ull)cutter->tp_size);
-    uint64_t count = extent / cutter->tp_size;
-    one_range(cut, axis, cutter->tp_rank * count, count);
+                             tpv_axis_word(tensor, axis), (ull)size);
+    /* As torch.chunk and DTensor's Shard: the first ranks get what is rounded up, the last what is left. */
+    uint64_t count = extent / size + (extent % size != 0);
+    uint64_t start = cutter->tp_rank * count < extent ? cutter->tp_rank * count : extent;
+    *cut = (tpv_cut_t){.axis = axis};
+    add_range(cut, start, extent - start < count ? extent - start : count);
     return TPV_OK;
 }
 
@@ -43,41 +47,18 @@ static tpv_status_t cut_packed(const tpv_cutter_t *cutter, const tpv_tensor_t *t
     uint64_t extent = tensor->shape[axis];
     if (extent % 2 != 0 || extent / 2 % cutter->tp_size != 0)
         return tpv_error_set(TPV_ERR_PLAN, "%s: two packed halves of %llu %s do not divide by tp_size %llu",
-                             tensor->name, (ull)extent, axis_word(tensor, axis), (ull)cutter->tp_size);
+                             tensor->name, (ull)extent, tpv_axis_word(tensor, axis), (ull)cutter->tp_size);
     uint64_t half = extent / 2, count = half / cutter->tp_size;
-    *cut = (tpv_cut_t){.axis = axis,
-                       .range_count = 2,
-                       .range = {{.start = cutter->tp_rank * count, .count = count},
-                                 {.start = half + cutter->tp_rank * count, .count = count}}};
+    *cut = (tpv_cut_t){.axis = axis};
+    add_range(cut, cutter->tp_rank * count, count);
+    add_range(cut, half + cutter->tp_rank * count, count);
     return TPV_OK;
 }
 
-static tpv_status_t cut_heads(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis,
-                              const tpv_head_rule_t *heads, tpv_cut_t *cut) {
-    uint64_t extent = tensor->shape[axis], size = cutter->tp_size, expected;
-    if (heads->head_dim > 0 && (!tpv_mul_fits(heads->count, heads->head_dim, &expected) || expected != extent))
-        return tpv_error_set(TPV_ERR_PLAN, "%s: %llu %s are not %llu heads of %llu", tensor->name, (ull)extent,
-                             axis_word(tensor, axis), (ull)heads->count, (ull)heads->head_dim);
-    if (extent % heads->count != 0)
-        return tpv_error_set(TPV_ERR_PLAN, "%s: %llu %s do not divide into %llu heads", tensor->name, (ull)extent,
-                             axis_word(tensor, axis), (ull)heads->count);
-    if (heads->replicate && size > heads->count) {
-        if (size % heads->count != 0)
-            return tpv_error_set(TPV_ERR_PLAN, "%s: %llu heads cannot be replicated evenly over tp_size %llu",
-                                 tensor->name, (ull)heads->count, (ull)size);
-        uint64_t head_dim = extent / heads->count, replicas = size / heads->count;
-        one_range(cut, axis, cutter->tp_rank / replicas * head_dim, head_dim);
-        return TPV_OK;
-    }
-    if (heads->count % size != 0)
-        return tpv_error_set(TPV_ERR_PLAN, "%s: %llu heads do not divide by tp_size %llu", tensor->name,
-                             (ull)heads->count, (ull)size);
-    return cut_even(cutter, tensor, axis, cut);
-}
-
-/* vLLM's VocabParallelEmbedding: pad the vocabulary first, then divide; padded rows are zeros. */
+/* vLLM's VocabParallelEmbedding: pad a vocabulary that does not divide, then divide; padded rows are zeros. */
 static tpv_status_t cut_vocab(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, tpv_cut_t *cut) {
     uint64_t rows = tensor->shape[0], padded;
+    if (rows % cutter->tp_size == 0) return cut_even(cutter, tensor, 0, false, cut);
     if (!tpv_add_fits(rows, TPV_VOCAB_PADDING - 1, &padded))
         return tpv_error_set(TPV_ERR_PLAN, "%s: %llu rows overflow", tensor->name, (ull)rows);
     padded -= padded % TPV_VOCAB_PADDING;
@@ -86,36 +67,60 @@ static tpv_status_t cut_vocab(const tpv_cutter_t *cutter, const tpv_tensor_t *te
                              (ull)rows, (ull)padded, (ull)cutter->tp_size);
     uint64_t count = padded / cutter->tp_size, start = cutter->tp_rank * count;
     uint64_t real = start >= rows ? 0 : rows - start < count ? rows - start : count;
-    one_range(cut, 0, start, real);
-    if (real == 0) cut->range_count = 0;
-    cut->pad = count - real;
+    *cut = (tpv_cut_t){.axis = 0, .pad = count - real};
+    add_range(cut, start, real);
     return TPV_OK;
 }
 
-static tpv_status_t cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, tpv_cut_kind_t kind,
+/* nn.Embedding keeps its weight as [vocabulary, hidden]: "rowwise" cuts the vocabulary and "colwise" what a row has
+ * (EmbeddingParallel in transformers). Such a module is known by its name. */
+static bool is_embedding(const tpv_tensor_t *tensor) {
+    static const char *const names[] = {"embed_tokens", "embed_in", "word_embeddings", "tok_embeddings", "embeddings",
+                                        "wte",          "wpe",      "embed_positions", "token_embedding"};
+    const char *end = strrchr(tensor->name, '.'), *part = end;
+    if (!end || tensor->dims != 2) return false;
+    while (part > tensor->name && part[-1] != '.')
+        part--;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == (size_t)(end - part) && memcmp(names[i], part, (size_t)(end - part)) == 0) return true;
+    return false;
+}
+
+static bool is_bias(const tpv_tensor_t *tensor) {
+    const char *dot = strrchr(tensor->name, '.');
+    return strcmp(dot ? dot + 1 : tensor->name, "bias") == 0;
+}
+
+static tpv_status_t cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
                                tpv_cut_t *cut) {
     bool vector = tensor->dims == 1;
     int last = (int)tensor->dims - 1, rows = vector ? 0 : last - 1;
-    const tpv_head_rule_t *heads = tpv_rules_heads(cutter->rules, tensor->name);
-    bool by_heads = heads && heads->count > 0;
+    tpv_cut_kind_t kind = rule->kind;
     whole(cut);
-    if (tensor->dims == 0) return TPV_OK;
+    if (tensor->dims == 0 || cutter->tp_size == 1 || kind == TPV_CUT_REPLICATE) return TPV_OK;
+    if (is_embedding(tensor) && kind == TPV_CUT_ROWWISE) return cut_even(cutter, tensor, 0, true, cut);
+    if (is_embedding(tensor) && kind == TPV_CUT_COLWISE) return cut_even(cutter, tensor, 1, true, cut);
+    if (vector && is_bias(tensor) && (kind == TPV_CUT_ROWWISE || kind == TPV_CUT_PACKED_ROWWISE)) return TPV_OK;
+    bool along_rows = kind == TPV_CUT_COLWISE || kind == TPV_CUT_PACKED_COLWISE;
+    const tpv_layout_t *layout = kind != TPV_CUT_VOCAB ? tpv_rules_layout(cutter->rules, tensor->name) : NULL;
+    if (layout && layout->part_count > 0 && !(rule->gathered && layout->from_defaults))
+        return tpv_layout_cut(cutter, tensor, kind == TPV_CUT_FIRST ? 0 : along_rows ? rows : last, layout, cut);
     switch (kind) {
     case TPV_CUT_REPLICATE:
+    case TPV_CUT_LOCAL:
         return TPV_OK;
     case TPV_CUT_COLWISE:
-        return by_heads ? cut_heads(cutter, tensor, rows, heads, cut) : cut_even(cutter, tensor, rows, cut);
+        return cut_even(cutter, tensor, rows, rule->gathered, cut);
     case TPV_CUT_ROWWISE:
-        if (vector) return TPV_OK;
-        return by_heads ? cut_heads(cutter, tensor, last, heads, cut) : cut_even(cutter, tensor, last, cut);
+        return cut_even(cutter, tensor, last, rule->gathered, cut);
     case TPV_CUT_PACKED_COLWISE:
         return cut_packed(cutter, tensor, rows, cut);
     case TPV_CUT_PACKED_ROWWISE:
-        return vector ? TPV_OK : cut_packed(cutter, tensor, last, cut);
+        return cut_packed(cutter, tensor, last, cut);
     case TPV_CUT_FIRST:
-        return cut_even(cutter, tensor, 0, cut);
+        return cut_even(cutter, tensor, 0, rule->gathered, cut);
     case TPV_CUT_LAST:
-        return cut_even(cutter, tensor, last, cut);
+        return cut_even(cutter, tensor, last, rule->gathered, cut);
     case TPV_CUT_VOCAB:
         return cut_vocab(cutter, tensor, cut);
     }
@@ -167,7 +172,7 @@ static tpv_status_t cut_block_scale(const tpv_cutter_t *cutter, const tpv_tensor
                                      "%s: the slice [%llu, %llu) of %s has an edge inside of a quantisation block of "
                                      "%llu %s (tp_size %llu)",
                                      scale->name, (ull)start, (ull)end, weight->name, (ull)size,
-                                     axis_word(weight, cut->axis), (ull)cutter->tp_size);
+                                     tpv_axis_word(weight, cut->axis), (ull)cutter->tp_size);
             range->start = start / size;
             range->count = blocks_of(end, size) - range->start;
             if (cut->axis == rows) end_of_rows = end;
@@ -178,9 +183,9 @@ static tpv_status_t cut_block_scale(const tpv_cutter_t *cutter, const tpv_tensor
 }
 
 static tpv_status_t cut_follower(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_tensor_t *weight,
-                                 tpv_cut_kind_t kind, tpv_cut_t *cut) {
+                                 const tpv_rule_t *rule, tpv_cut_t *cut) {
     tpv_cut_t weight_cut;
-    TPV_TRY(cut_weight(cutter, weight, kind, &weight_cut));
+    TPV_TRY(cut_weight(cutter, weight, rule, &weight_cut));
     if (is_per_channel(tensor, weight)) {
         *cut = weight_cut;
         if (weight->dims >= 2 && cut->axis == (int)weight->dims - 1) whole(cut);
@@ -202,12 +207,26 @@ static bool has_one_element(const tpv_tensor_t *tensor) {
     return true;
 }
 
+/* Does the rule name the parameter itself, and not just whatever a module has? A name without a dot has no module. */
+static bool names_in_full(const tpv_rules_t *rules, const tpv_rule_t *rule, const tpv_tensor_t *tensor) {
+    if (!strchr(tensor->name, '.')) return true;
+    const char *dot = strrchr(rule->pattern, '.');
+    return !strpbrk(dot ? dot : rule->pattern, "*?") && tpv_rules_match(rules, rule->pattern, tensor->name);
+}
+
 tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
                             tpv_cut_t *cut) {
     whole(cut);
     if (rule->kind == TPV_CUT_REPLICATE) return TPV_OK;
+    if (rule->kind == TPV_CUT_LOCAL && cutter->tp_size > 1)
+        return tpv_error_set(
+            TPV_ERR_PLAN,
+            "%s: rule \"%s\": \"local\" divides the values by tp_size, which is not a slice: expected a "
+            "word that cuts or replicates",
+            tensor->name, rule->pattern);
     const char *dot = strrchr(tensor->name, '.');
     const char *leaf = dot ? dot + 1 : tensor->name;
+    if (names_in_full(cutter->rules, rule, tensor)) return cut_weight(cutter, tensor, rule, cut);
     /* GPTQ's and AWQ's "scales" go with a packed weight and are refused below. */
     bool bias = strcmp(leaf, "bias") == 0;
     bool scale = strstr(leaf, "scale") && strcmp(leaf, "scales") != 0;
@@ -216,14 +235,12 @@ tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tens
         char name[TPV_MAX_NAME + 8];
         snprintf(name, sizeof name, "%.*s.weight", dot ? (int)(dot - tensor->name) : 0, tensor->name);
         const tpv_tensor_t *weight = tpv_artifact_find(cutter->artifact, name);
-        if (weight) return cut_follower(cutter, tensor, weight, rule->kind, cut);
+        if (weight) return cut_follower(cutter, tensor, weight, rule, cut);
         if (scale)
             return tpv_error_set(TPV_ERR_PLAN, "%s: there is no %s whose cut it could follow", tensor->name, name);
-        return cut_weight(cutter, tensor, rule->kind, cut);
+        return cut_weight(cutter, tensor, rule, cut);
     }
-    /* Any parameter that a rule names in full is cut as a weight, but of a module only "weight" is known to be one. */
-    if (strcmp(leaf, "weight") == 0 || tpv_pattern_matches(rule->pattern, tensor->name))
-        return cut_weight(cutter, tensor, rule->kind, cut);
+    if (strcmp(leaf, "weight") == 0) return cut_weight(cutter, tensor, rule, cut);
     if (cutter->tp_size == 1) return TPV_OK;
     return tpv_error_set(TPV_ERR_PLAN,
                          "%s: cannot be cut %s: parameters of this kind (packed, GPTQ, AWQ, …) are only sent whole; "

@@ -12,8 +12,8 @@ typedef struct tpv_range {
 
 typedef struct tpv_cut {
     int axis;             /* of the tensor; -1: the rank gets all of it */
-    uint32_t range_count; /* of ranges along the axis, put one behind the other; 0 to 2 */
-    tpv_range_t range[2];
+    uint32_t range_count; /* of ranges along the axis, put one behind the other */
+    tpv_range_t range[TPV_MAX_PARTS];
     uint64_t pad;       /* zeros behind them, in steps of the axis */
     bool partial_block; /* of a block scale: its last row stands for less than a whole block */
 } tpv_cut_t;
@@ -21,7 +21,7 @@ typedef struct tpv_cut {
 typedef struct tpv_cutter {
     const tpv_artifact_t *artifact;
     const tpv_model_config_t *config;
-    const tpv_rules_t *rules;
+    tpv_rules_t *rules;
     uint64_t tp_size, tp_rank;
 } tpv_cutter_t;
 
@@ -34,5 +34,13 @@ tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tens
 
 /* How many steps along the axis the rank gets, padding included. */
 uint64_t tpv_cut_extent(const tpv_cut_t *cut);
+
+/* "rows" or "columns", for messages. */
+const char *tpv_axis_word(const tpv_tensor_t *tensor, int axis);
+
+/* Cut the parts of an axis, each on its own (plan_layout.c). TPV_ERR_PLAN when the numbers are not known or do not fit.
+ */
+tpv_status_t tpv_layout_cut(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis,
+                            const tpv_layout_t *layout, tpv_cut_t *cut);
 
 #endif

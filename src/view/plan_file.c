@@ -1,12 +1,14 @@
-/* Plan files of format "tpview-plan-1". */
+/* Plan files of format "tpview-plan-1", the embedded plans of families among them. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "artifact/config.h"
 #include "artifact/json.h"
 #include "base/error.h"
+#include "view/families.h"
 #include "view/fields.h"
 #include "view/plan_rules.h"
+#include "view/plan_whole.h"
 
 #define PLAN_FORMAT "tpview-plan-1"
 
@@ -16,81 +18,283 @@ static tpv_status_t check_pattern(const char *pattern) {
     return tpv_error_set(TPV_ERR_FORMAT, "a pattern has %zu bytes, expected 1 to %d", length, TPV_MAX_NAME);
 }
 
-static tpv_status_t read_rules(json_t *plan, tpv_rules_t *rules) {
-    if (!json_is_object(plan) || json_object_size(plan) > TPV_MAX_RULES)
-        return tpv_error_set(TPV_ERR_FORMAT, "\"tp_plan\" must be an object of at most %u rules", TPV_MAX_RULES);
-    rules->rules = calloc(json_object_size(plan) + 1, sizeof *rules->rules);
-    if (!rules->rules) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu rules", json_object_size(plan));
-    const char *pattern;
-    json_t *word;
-    json_object_foreach(plan, pattern, word) {
-        TPV_TRY(check_pattern(pattern));
-        if (!json_is_string(word)) return tpv_error_set(TPV_ERR_FORMAT, "rule \"%s\": expected a word", pattern);
-        tpv_rule_t *rule = &rules->rules[rules->rule_count++];
-        *rule = (tpv_rule_t){.pattern = pattern, .word = json_string_value(word)};
-        TPV_TRY(tpv_cut_kind_from_word(pattern, rule->word, &rule->kind));
+static bool is_scalar(const json_t *value) {
+    return json_is_string(value) || json_is_integer(value) || json_is_boolean(value) || json_is_null(value);
+}
+
+tpv_status_t tpv_plan_read_when(const char *what, const json_t *object, const json_t **when) {
+    const char *path;
+    json_t *wanted, *item;
+    size_t index;
+    *when = json_object_get(object, "when");
+    if (*when && !json_is_object(*when))
+        return tpv_error_set(TPV_ERR_FORMAT, "%s: \"when\" must be an object of fields and what they must be", what);
+    json_object_foreach((json_t *)(uintptr_t)*when, path, wanted) {
+        bool good = is_scalar(wanted) || json_is_array(wanted);
+        json_array_foreach(wanted, index, item) good = good && is_scalar(item);
+        if (!good)
+            return tpv_error_set(TPV_ERR_FORMAT,
+                                 "%s: \"when\" of \"%.100s\" must be a word, a number, a truth, null, or a list of "
+                                 "such",
+                                 what, path);
     }
     return TPV_OK;
 }
 
-/* Heads of the file go before those of config.json: the first that matches counts. */
-static tpv_status_t read_heads(json_t *file_heads, const tpv_model_config_t *config, bool builtin, tpv_rules_t *rules) {
-    static const char *const keys[] = {"count", "replicate", NULL};
-    size_t given = json_object_size(file_heads);
-    if (file_heads && (!json_is_object(file_heads) || given > TPV_MAX_RULES))
-        return tpv_error_set(TPV_ERR_FORMAT, "\"heads\" must be an object of at most %u patterns", TPV_MAX_RULES);
-    free(rules->heads);
-    rules->head_count = 0;
-    rules->heads = calloc(given + TPV_BUILTIN_HEAD_RULES, sizeof *rules->heads);
-    if (!rules->heads) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu head rules", given);
+/* A value for each pattern, or a list of several of which the first whose "when" holds counts. */
+typedef tpv_status_t (*read_entry_t)(tpv_rules_t *rules, const char *pattern, json_t *value);
+
+static tpv_status_t read_entries(tpv_rules_t *rules, json_t *root, const char *key, read_entry_t read) {
+    json_t *object = json_object_get(root, key), *value, *item;
     const char *pattern;
-    json_t *value;
-    json_object_foreach(file_heads, pattern, value) {
-        tpv_head_rule_t *rule = &rules->heads[rules->head_count++];
-        rule->pattern = pattern;
+    size_t index;
+    json_object_foreach(object, pattern, value) {
         TPV_TRY(check_pattern(pattern));
+        if (!json_is_array(value)) TPV_TRY(read(rules, pattern, value));
+        json_array_foreach(value, index, item) TPV_TRY(read(rules, pattern, item));
+    }
+    return TPV_OK;
+}
+
+/* How many entries there are; TPV_ERR_FORMAT when there are too many. */
+static tpv_status_t count_entries(json_t *root, const char *key, const char *kind, size_t *count) {
+    json_t *object = json_object_get(root, key), *value;
+    const char *pattern;
+    size_t found = 0;
+    json_object_foreach(object, pattern, value) found += json_is_array(value) ? json_array_size(value) : 1;
+    if (object && (!json_is_object(object) || found > TPV_MAX_RULES))
+        return tpv_error_set(TPV_ERR_FORMAT, "\"%s\" must be an object of at most %u %s", key, TPV_MAX_RULES, kind);
+    *count += found;
+    return TPV_OK;
+}
+
+static tpv_status_t read_rule(tpv_rules_t *rules, const char *pattern, json_t *value) {
+    static const char *const keys[] = {"word", "when", NULL};
+    const json_t *word = value, *when = NULL;
+    if (json_is_object(value)) {
         TPV_TRY(tpv_fields_known(pattern, value, keys));
-        if (!json_object_get(value, "count"))
-            return tpv_error_set(TPV_ERR_FORMAT, "heads of \"%s\": \"count\" is missing", pattern);
-        TPV_TRY(tpv_field_whole(pattern, value, "count", 0, &rule->count));
-        TPV_TRY(tpv_field_truth(pattern, value, "replicate", false, &rule->replicate));
+        TPV_TRY(tpv_plan_read_when(pattern, value, &when));
+        word = json_object_get(value, "word");
     }
-    tpv_head_rule_t *others = &rules->heads[rules->head_count];
-    size_t count = tpv_rules_builtin_heads(config, others);
-    /* Models without a built-in plan may have heads of other sizes than head_dim says. */
-    for (size_t i = 0; !builtin && i < count; i++)
-        others[i].head_dim = 0;
-    rules->head_count += count;
+    if (!json_is_string(word)) return tpv_error_set(TPV_ERR_FORMAT, "rule \"%s\": expected a word", pattern);
+    tpv_rule_t *rule = &rules->rules[rules->rule_count++];
+    TPV_TRY(tpv_rule_set_word(pattern, json_string_value(word), rule));
+    rule->when = when;
     return TPV_OK;
 }
 
-static tpv_status_t read_plan(const tpv_model_config_t *config, json_t *root, tpv_rules_t *rules, bool *builtin) {
-    static const char *const keys[] = {"format", "tp_plan", "default", "heads", NULL};
-    const char *format, *fallback = "error";
+static tpv_status_t read_value(const char *what, json_t *object, const char *key, const json_t **value) {
+    *value = json_object_get(object, key);
+    return *value ? tpv_value_check(what, *value) : TPV_OK;
+}
+
+static tpv_status_t read_part(const char *pattern, json_t *value, tpv_part_t *part) {
+    TPV_TRY(read_value(pattern, value, "size", &part->size));
+    TPV_TRY(read_value(pattern, value, "count", &part->count));
+    TPV_TRY(read_value(pattern, value, "head_dim", &part->head_dim));
+    TPV_TRY(tpv_field_truth(pattern, value, "replicate", false, &part->replicate));
+    return tpv_field_truth(pattern, value, "whole", false, &part->whole);
+}
+
+static tpv_status_t read_section(const char *what, json_t *object, const char **section) {
+    json_t *value = json_object_get(object, "section");
+    *section = json_string_value(value);
+    if (!value || *section) return TPV_OK;
+    return tpv_error_set(TPV_ERR_FORMAT, "%s: \"section\" must be the name of an object in config.json", what);
+}
+
+static tpv_status_t read_heads(tpv_rules_t *rules, const char *pattern, json_t *value) {
+    static const char *const keys[] = {"count", "head_dim", "replicate", "section", "when", NULL};
+    tpv_layout_t *layout = &rules->layouts[rules->layout_count];
+    *layout = (tpv_layout_t){.pattern = pattern, .part_count = 1};
+    TPV_TRY(tpv_fields_known(pattern, value, keys));
+    if (!json_object_get(value, "count"))
+        return tpv_error_set(TPV_ERR_FORMAT, "heads of \"%s\": \"count\" is missing", pattern);
+    TPV_TRY(read_part(pattern, value, &layout->part[0]));
+    TPV_TRY(read_section(pattern, value, &layout->section));
+    TPV_TRY(tpv_plan_read_when(pattern, value, &layout->when));
+    if (json_is_integer(layout->part[0].count) && json_integer_value(layout->part[0].count) == 0)
+        layout->part_count = 0;
+    rules->layout_count++;
+    return TPV_OK;
+}
+
+static tpv_status_t read_pack(tpv_rules_t *rules, const char *pattern, json_t *value) {
+    static const char *const keys[] = {"parts", "section", "when", NULL};
+    static const char *const part_keys[] = {"size", "count", "head_dim", "replicate", "whole", NULL};
+    tpv_layout_t *layout = &rules->layouts[rules->layout_count];
+    *layout = (tpv_layout_t){.pattern = pattern};
+    TPV_TRY(tpv_fields_known(pattern, value, keys));
+    json_t *parts = json_object_get(value, "parts"), *part;
+    size_t index, count = json_array_size(parts);
+    if (count < 1 || count > TPV_MAX_PARTS)
+        return tpv_error_set(TPV_ERR_FORMAT, "pack \"%s\": \"parts\" must be a list of 1 to %u parts", pattern,
+                             TPV_MAX_PARTS);
+    json_array_foreach(parts, index, part) {
+        TPV_TRY(tpv_fields_known(pattern, part, part_keys));
+        TPV_TRY(read_part(pattern, part, &layout->part[index]));
+    }
+    layout->part_count = (uint32_t)count;
+    TPV_TRY(read_section(pattern, value, &layout->section));
+    TPV_TRY(tpv_plan_read_when(pattern, value, &layout->when));
+    rules->layout_count++;
+    return TPV_OK;
+}
+
+/* A list of at most `limit` short texts. */
+static tpv_status_t read_texts(json_t *root, const char *key, size_t limit, const char **texts, size_t *count) {
+    json_t *list = json_object_get(root, key), *item;
+    size_t index;
+    if (!list) return TPV_OK;
+    bool good = json_is_array(list) && json_array_size(list) <= limit;
+    json_array_foreach(list, index, item) good =
+        good && json_is_string(item) && json_string_length(item) <= TPV_MAX_NAME;
+    if (!good) return tpv_error_set(TPV_ERR_FORMAT, "\"%s\" must be a list of at most %zu texts", key, limit);
+    *count = json_array_size(list);
+    json_array_foreach(list, index, item) texts[index] = json_string_value(item);
+    return TPV_OK;
+}
+
+static tpv_status_t read_default(json_t *root, tpv_rules_t *rules) {
+    const char *fallback;
+    if (!json_object_get(root, "default")) return TPV_OK;
+    TPV_TRY(tpv_field_name("plan", root, "default", &fallback));
+    rules->replicate_others = strcmp(fallback, "replicate") == 0;
+    if (rules->replicate_others || strcmp(fallback, "error") == 0) return TPV_OK;
+    return tpv_error_set(TPV_ERR_FORMAT, "\"default\" is \"%.100s\", expected \"error\" or \"replicate\"", fallback);
+}
+
+/* The file is for some model types only. */
+static tpv_status_t check_model_types(json_t *root, const json_t *facts) {
+    json_t *types = json_object_get(root, "model_types"), *type;
+    if (!types) return TPV_OK;
+    const char *wanted = json_string_value(json_object_get(facts, "model_type"));
+    size_t index;
+    if (!json_is_array(types)) return tpv_error_set(TPV_ERR_FORMAT, "\"model_types\" must be a list of names");
+    json_array_foreach(types, index, type) {
+        if (!json_is_string(type)) return tpv_error_set(TPV_ERR_FORMAT, "\"model_types\" must be a list of names");
+        if (wanted && strcmp(json_string_value(type), wanted) == 0) return TPV_OK;
+    }
+    return tpv_error_set(TPV_ERR_PLAN, "the plan is not for model_type \"%.100s\": its \"model_types\" do not name it",
+                         wanted ? wanted : "");
+}
+
+static tpv_status_t check_fields(json_t *root) {
+    static const char *const keys[] = {"format", "about", "model_types", "prefixes", "sections", "tp_plan",
+                                       "heads",  "packs", "needs",       "tied",     "default",  NULL};
+    const char *format;
     TPV_TRY(tpv_fields_known("plan", root, keys));
     TPV_TRY(tpv_field_name("plan", root, "format", &format));
-    if (strcmp(format, PLAN_FORMAT) != 0)
-        return tpv_error_set(TPV_ERR_FORMAT, "format \"%.100s\", expected \"%s\" or \"tpview-view-1\"", format,
-                             PLAN_FORMAT);
-    if (json_object_get(root, "default")) TPV_TRY(tpv_field_name("plan", root, "default", &fallback));
-    if (strcmp(fallback, "error") != 0 && strcmp(fallback, "replicate") != 0)
-        return tpv_error_set(TPV_ERR_FORMAT, "\"default\" is \"%.100s\", expected \"error\" or \"replicate\"",
-                             fallback);
-    rules->replicate_others = strcmp(fallback, "replicate") == 0;
-    json_t *plan = json_object_get(root, "tp_plan");
-    *builtin = plan == NULL;
-    TPV_TRY(plan ? read_rules(plan, rules) : tpv_rules_builtin(config, rules));
-    return read_heads(json_object_get(root, "heads"), config, *builtin, rules);
+    if (strcmp(format, PLAN_FORMAT) == 0) return TPV_OK;
+    return tpv_error_set(TPV_ERR_FORMAT, "format \"%.100s\", expected \"%s\" or \"tpview-view-1\"", format,
+                         PLAN_FORMAT);
 }
 
-tpv_status_t tpv_rules_read_json(const tpv_model_config_t *config, const char *json, size_t length, tpv_rules_t *rules,
-                                 bool *builtin) {
-    json_t *root = NULL;
-    tpv_status_t status = tpv_json_parse((tpv_json_text_t){json, length}, TPV_MAX_PLAN_BYTES, &root);
-    if (status == TPV_OK) {
-        rules->texts = root;
-        status = read_plan(config, root, rules, builtin);
+/* Layouts of the first tree go before those of the second: the first that matches counts. */
+static tpv_status_t read_layouts(tpv_rules_t *rules) {
+    size_t count = 0;
+    for (int i = 0; i < 2; i++) {
+        TPV_TRY(count_entries(rules->texts[i], "heads", "patterns", &count));
+        TPV_TRY(count_entries(rules->texts[i], "packs", "patterns", &count));
     }
-    if (status != TPV_OK) return tpv_error_prefix(status, "plan file");
-    return tpv_config_need(config, TPV_CONFIG_ATTENTION_HEADS | TPV_CONFIG_KEY_VALUE_HEADS);
+    rules->layouts = calloc(count + 1, sizeof *rules->layouts);
+    if (!rules->layouts) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu layouts", count);
+    size_t own = 0;
+    for (int i = 0; i < 2; i++) {
+        TPV_TRY(read_entries(rules, rules->texts[i], "heads", read_heads));
+        TPV_TRY(read_entries(rules, rules->texts[i], "packs", read_pack));
+        if (i == 0) own = rules->layout_count;
+    }
+    for (size_t i = own; !rules->family && i < rules->layout_count; i++)
+        rules->layouts[i].from_defaults = true;
+    return TPV_OK;
+}
+
+static tpv_status_t read_tp_plan(tpv_rules_t *rules, json_t *root) {
+    size_t count = 0;
+    TPV_TRY(count_entries(root, "tp_plan", "rules", &count));
+    rules->rules = calloc(count + 1, sizeof *rules->rules);
+    if (!rules->rules) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu rules", count);
+    return read_entries(rules, root, "tp_plan", read_rule);
+}
+
+static tpv_status_t read_tied(json_t *tied, tpv_rules_t *rules) {
+    static const char *const keys[] = {"head", "embedding", "default", NULL};
+    TPV_TRY(tpv_fields_known("tied", tied, keys));
+    TPV_TRY(tpv_field_name("tied", tied, "head", &rules->head));
+    TPV_TRY(tpv_field_name("tied", tied, "embedding", &rules->embedding));
+    return tpv_field_truth("tied", tied, "default", false, &rules->tied_default);
+}
+
+/* What a tree says beside rules and layouts, over what was said before. */
+static tpv_status_t read_rest(tpv_rules_t *rules, json_t *root) {
+    TPV_TRY(read_texts(root, "prefixes", TPV_MAX_PREFIXES, rules->prefixes, &rules->prefix_count));
+    TPV_TRY(read_texts(root, "sections", TPV_MAX_SECTIONS, rules->sections, &rules->section_count));
+    TPV_TRY(read_default(root, rules));
+    json_t *needs = json_object_get(root, "needs"), *tied = json_object_get(root, "tied");
+    if (needs) TPV_TRY(tpv_whole_read(needs));
+    if (needs) rules->needs = needs;
+    return tied ? read_tied(tied, rules) : TPV_OK;
+}
+
+static tpv_status_t load(const char *text, size_t length, json_t **root) {
+    TPV_TRY(tpv_json_parse((tpv_json_text_t){text, length}, TPV_MAX_PLAN_BYTES, root));
+    return check_fields(*root);
+}
+
+/* texts[1] has the family's plan (or the defaults), texts[0] what a file says over it. */
+static tpv_status_t read_trees(tpv_rules_t *rules) {
+    json_t *file = rules->texts[0], *base = rules->texts[1];
+    rules->head = "lm_head";
+    rules->embedding = "embed_tokens";
+    TPV_TRY(read_tp_plan(rules, json_object_get(file, "tp_plan") ? file : base));
+    TPV_TRY(read_layouts(rules));
+    TPV_TRY(read_rest(rules, base));
+    return file ? read_rest(rules, file) : TPV_OK;
+}
+
+static tpv_status_t load_family(tpv_rules_t *rules) {
+    const tpv_family_t *family;
+    if (json_object_size(rules->facts) == 0)
+        return tpv_error_set(TPV_ERR_PLAN, "the checkpoint has no config.json that tells its model_type: give a plan "
+                                           "file");
+    const char *type = json_string_value(json_object_get(rules->facts, "model_type"));
+    TPV_TRY(tpv_family_find(type ? type : "", &family));
+    rules->family = family->name;
+    return load(family->text, strlen(family->text), &rules->texts[1]);
+}
+
+tpv_status_t tpv_rules_of_family(const json_t *facts, tpv_rules_t *rules) {
+    rules->facts = facts;
+    TPV_TRY(load_family(rules));
+    tpv_status_t status = read_trees(rules);
+    return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "the plan of family %s", rules->family);
+}
+
+static tpv_status_t load_defaults(tpv_rules_t *rules) {
+    const char *text = tpv_family_defaults();
+    return load(text, strlen(text), &rules->texts[1]);
+}
+
+tpv_status_t tpv_rules_default(const json_t *facts, tpv_rules_t *rules) {
+    rules->facts = facts;
+    TPV_TRY(load_defaults(rules));
+    return read_trees(rules);
+}
+
+static tpv_status_t read_file(tpv_rules_t *rules, const char *json, size_t length) {
+    TPV_TRY(load(json, length, &rules->texts[0]));
+    TPV_TRY(check_model_types(rules->texts[0], rules->facts));
+    if (json_object_get(rules->texts[0], "tp_plan")) {
+        TPV_TRY(load_defaults(rules));
+    } else {
+        TPV_TRY(load_family(rules));
+    }
+    return read_trees(rules);
+}
+
+tpv_status_t tpv_rules_read_json(const json_t *facts, const char *json, size_t length, tpv_rules_t *rules) {
+    rules->facts = facts;
+    tpv_status_t status = read_file(rules, json, length);
+    return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "plan file");
 }

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "tpview/artifact.h"
+#include "view/plan_rules.h"
 
 #define TPV_MAX_FUSE_PARTS 3
 
@@ -17,5 +17,13 @@ typedef struct tpv_fuse {
 
 /* Does this tensor (a weight, bias or scale of such a projection) belong into a fused one? */
 bool tpv_fuse_of(const char *tensor, tpv_fuse_t *fuse);
+
+/*
+ * Can the projections of `fuse` be one module? *reason is NULL, or why they stay apart, all of them: a projection is
+ * not there, is not cut by rows, or has parameters that a fused one does not have (zero points, SCB). Static storage.
+ * Errors of tpv_rules_find.
+ */
+tpv_status_t tpv_fuse_possible(const tpv_artifact_t *artifact, tpv_rules_t *rules, const tpv_fuse_t *fuse,
+                               const char **reason);
 
 #endif

@@ -1,74 +1,15 @@
 #include "view/plan_rules.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 
-/*
- * The words of Hugging Face transformers: ParallelInterface in integrations/tensor_parallel.py (versions 4.57.1, 5.0.0,
- * 5.12.0) and ALL_PARALLEL_STYLES in distributed/tensor_parallel.py and distributed/expert_parallel.py (5.23.0).
- * Several words differ only in how activations are laid out; here the weight alone counts. `vocab_parallel` is tpview's
- * own.
- */
-static const struct {
-    const char *word;
-    tpv_cut_kind_t kind;
-} words[] = {
-    {"replicate", TPV_CUT_REPLICATE},
-    {"colwise", TPV_CUT_COLWISE},
-    {"colwise_rep", TPV_CUT_COLWISE},
-    {"colwise_gather_output", TPV_CUT_COLWISE},
-    {"local_colwise", TPV_CUT_COLWISE},
-    {"rowwise", TPV_CUT_ROWWISE},
-    {"rowwise_rep", TPV_CUT_ROWWISE},
-    {"rowwise_split_input", TPV_CUT_ROWWISE},
-    {"local_rowwise", TPV_CUT_ROWWISE},
-    {"packed_colwise", TPV_CUT_PACKED_COLWISE},
-    {"local_packed_colwise", TPV_CUT_PACKED_COLWISE},
-    {"packed_rowwise", TPV_CUT_PACKED_ROWWISE},
-    {"local_packed_rowwise", TPV_CUT_PACKED_ROWWISE},
-    {"embedding_rowwise", TPV_CUT_FIRST},
-    {"embedding_colwise", TPV_CUT_LAST},
-    {"grouped_gemm", TPV_CUT_FIRST},
-    {"vocab_parallel", TPV_CUT_VOCAB},
-    /* Words that leave the weights whole and act on activations or gradients. */
-    {"sequence_parallel", TPV_CUT_REPLICATE},
-    {"replicated_with_grad_allreduce", TPV_CUT_REPLICATE},
-    {"gather", TPV_CUT_REPLICATE},
-    {"all_reduce", TPV_CUT_REPLICATE},
-    {"ep_router", TPV_CUT_REPLICATE},
-    {"ep_dispatch_experts", TPV_CUT_REPLICATE},
-    {"megamoe_router", TPV_CUT_REPLICATE},
-    {"mla_kv_a_proj", TPV_CUT_REPLICATE},
-    {"moe_tp_experts", TPV_CUT_REPLICATE},
-    {"moe_identity_expert", TPV_CUT_REPLICATE},
-    {"local_params", TPV_CUT_REPLICATE},
-};
-
-tpv_status_t tpv_cut_kind_from_word(const char *pattern, const char *word, tpv_cut_kind_t *kind) {
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        if (strcmp(words[i].word, word) != 0) continue;
-        *kind = words[i].kind;
-        return TPV_OK;
-    }
-    /* IsolatedParallel.partition_tensor divides the parameter by the size of the mesh. */
-    if (strcmp(word, "local") == 0)
-        return tpv_error_set(TPV_ERR_PLAN,
-                             "rule \"%s\": \"local\" divides the values by tp_size, which is not a slice: expected a "
-                             "word that cuts or replicates",
-                             pattern);
-    return tpv_error_set(TPV_ERR_FORMAT,
-                         "rule \"%s\": unknown word \"%.100s\": expected one such as colwise, rowwise, packed_colwise, "
-                         "embedding_rowwise, vocab_parallel or replicate",
-                         pattern, word);
-}
-
 void tpv_rules_clear(tpv_rules_t *rules) {
     free(rules->rules);
-    free(rules->heads);
-    json_decref(rules->texts);
+    free(rules->layouts);
+    for (size_t i = 0; i < sizeof rules->texts / sizeof *rules->texts; i++)
+        json_decref(rules->texts[i]);
     *rules = (tpv_rules_t){0};
 }
 
@@ -108,7 +49,53 @@ static bool glob(const char *pattern, const char *name) {
 }
 
 bool tpv_pattern_matches(const char *pattern, const char *name) {
-    return glob(pattern, name) || (strncmp(name, "model.", 6) == 0 && glob(pattern, name + 6));
+    return glob(pattern, name);
+}
+
+bool tpv_rules_match(const tpv_rules_t *rules, const char *pattern, const char *name) {
+    if (glob(pattern, name)) return true;
+    for (size_t i = 0; i < rules->prefix_count; i++) {
+        size_t length = strlen(rules->prefixes[i]);
+        if (strncmp(name, rules->prefixes[i], length) == 0 && glob(pattern, name + length)) return true;
+    }
+    return false;
+}
+
+/* An object of config.json by its path, which has dots to go down; "" is the top. */
+static const json_t *section_of(const json_t *facts, const char *path) {
+    tpv_scope_t top = {.sections = {facts}, .layer = UINT64_MAX};
+    const json_t *section = *path ? tpv_scope_find(&top, path) : facts;
+    return json_is_object(section) ? section : NULL;
+}
+
+tpv_scope_t tpv_rules_scope(const tpv_rules_t *rules, const char *section, const char *tensor) {
+    tpv_scope_t scope = {.layer = tpv_layer_of(tensor)};
+    if (section) scope.sections[0] = section_of(rules->facts, section);
+    for (size_t i = 0; !section && i < rules->section_count; i++)
+        scope.sections[i] = section_of(rules->facts, rules->sections[i]);
+    return scope;
+}
+
+/* null in a plan stands for a field that config.json does not have. */
+static bool is_one_of(const json_t *found, const json_t *wanted) {
+    if (!json_is_array(wanted)) return found ? json_equal(found, wanted) : json_is_null(wanted);
+    size_t index;
+    json_t *item;
+    json_array_foreach(wanted, index, item) {
+        if (is_one_of(found, item)) return true;
+    }
+    return false;
+}
+
+bool tpv_rules_when(const tpv_rules_t *rules, const json_t *when, const char *section, const char *tensor) {
+    const char *path;
+    json_t *wanted;
+    if (!when) return true;
+    tpv_scope_t scope = tpv_rules_scope(rules, section, tensor);
+    json_object_foreach((json_t *)(uintptr_t)when, path, wanted) {
+        if (!is_one_of(tpv_scope_find(&scope, path), wanted)) return false;
+    }
+    return true;
 }
 
 /* The name without its last part; false when it has only one. */
@@ -120,30 +107,43 @@ static bool module_of(const char *tensor, char module[TPV_MAX_NAME + 1]) {
     return true;
 }
 
-tpv_status_t tpv_rules_find(const tpv_rules_t *rules, const char *tensor, const tpv_rule_t **rule) {
+tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_rule_t **rule) {
     char module[TPV_MAX_NAME + 1];
     const char *names[2] = {tensor, module_of(tensor, module) ? module : NULL};
     *rule = NULL;
-    for (int n = 0; n < 2 && names[n] && !*rule; n++) {
+    for (int n = 0; n < 2 && names[n]; n++) {
+        const tpv_rule_t *found = NULL;
         for (size_t i = 0; i < rules->rule_count; i++) {
-            const tpv_rule_t *candidate = &rules->rules[i];
-            if (!tpv_pattern_matches(candidate->pattern, names[n])) continue;
-            if (*rule && (*rule)->kind != candidate->kind)
+            tpv_rule_t *candidate = &rules->rules[i];
+            if (!tpv_rules_match(rules, candidate->pattern, names[n])) continue;
+            candidate->matched = true;
+            if (*rule || !tpv_rules_when(rules, candidate->when, NULL, tensor)) continue;
+            if (found && found->kind != candidate->kind)
                 return tpv_error_set(TPV_ERR_PLAN, "%s: the rules \"%s\": %s and \"%s\": %s both match it", tensor,
-                                     (*rule)->pattern, (*rule)->word, candidate->pattern, candidate->word);
-            if (!*rule) *rule = candidate;
+                                     found->pattern, found->word, candidate->pattern, candidate->word);
+            if (!found) found = candidate;
         }
+        if (!*rule) *rule = found;
     }
     return TPV_OK;
 }
 
-const tpv_head_rule_t *tpv_rules_heads(const tpv_rules_t *rules, const char *tensor) {
+bool tpv_rules_tied(const tpv_rules_t *rules) {
+    const json_t *tied = json_object_get(rules->facts, "tie_word_embeddings");
+    tpv_scope_t scope = tpv_rules_scope(rules, NULL, "");
+    if (!json_is_boolean(tied)) tied = tpv_scope_find(&scope, "tie_word_embeddings");
+    return json_is_boolean(tied) ? json_is_true(tied) : rules->tied_default;
+}
+
+const tpv_layout_t *tpv_rules_layout(const tpv_rules_t *rules, const char *tensor) {
     char module[TPV_MAX_NAME + 1];
     bool has_module = module_of(tensor, module);
-    for (size_t i = 0; i < rules->head_count; i++) {
-        const tpv_head_rule_t *rule = &rules->heads[i];
-        if (tpv_pattern_matches(rule->pattern, tensor) || (has_module && tpv_pattern_matches(rule->pattern, module)))
-            return rule;
+    for (size_t i = 0; i < rules->layout_count; i++) {
+        const tpv_layout_t *layout = &rules->layouts[i];
+        if ((tpv_rules_match(rules, layout->pattern, tensor) ||
+             (has_module && tpv_rules_match(rules, layout->pattern, module))) &&
+            tpv_rules_when(rules, layout->when, layout->section, tensor))
+            return layout;
     }
     return NULL;
 }

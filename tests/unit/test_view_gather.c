@@ -159,11 +159,11 @@ static void places_without_a_copy(void **state) {
     assert_null(tpv_view_direct(view, file->artifact, 899, 2));
     tpv_view_free(view);
     view = plan(file, "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"a\":\"vocab_parallel\"},\"default\":\"replicate\"}",
-                1, 0);
-    /* 700 rows, padded to 704: the zeros lie nowhere. */
-    assert_ptr_equal(tpv_view_direct(view, file->artifact, 0, bytes), a);
-    assert_null(tpv_view_direct(view, file->artifact, bytes, 1));
-    assert_null(tpv_view_direct(view, file->artifact, 0, bytes + 1));
+                8, 7);
+    /* 700 rows, padded to 704, are 88 for each rank: the last has 84, and zeros that lie nowhere. */
+    assert_ptr_equal(tpv_view_direct(view, file->artifact, 0, 84 * 1800), a + 616 * 1800);
+    assert_null(tpv_view_direct(view, file->artifact, 84 * 1800, 1));
+    assert_null(tpv_view_direct(view, file->artifact, 0, 84 * 1800 + 1));
     tpv_view_free(view);
 }
 

@@ -34,6 +34,7 @@ enum {
     JSON,
     REPAIR,
     WATCH,
+    FAMILIES,
     HELP,
     OPTION_COUNT
 };
@@ -61,6 +62,7 @@ static const struct option known[] = {
     [JSON] = {"json", no_argument, NULL, JSON},
     [REPAIR] = {"repair", no_argument, NULL, REPAIR},
     [WATCH] = {"watch", optional_argument, NULL, WATCH},
+    [FAMILIES] = {"families", no_argument, NULL, FAMILIES},
     [HELP] = {"help", no_argument, NULL, HELP},
 };
 
@@ -143,6 +145,9 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         break;
     case REPAIR:
         a->repair = true;
+        break;
+    case FAMILIES:
+        a->families = true;
         break;
     case WATCH:
         a->watch = true;

@@ -6,11 +6,13 @@
 static const char help[] =
     "Usage: tpview plan --checkpoint DIR | --source ADDR --artifact NAME[@VERSION]\n"
     "                   --tp-size N --tp-rank R [--plan FILE] [--fuse] [--json]\n"
+    "       tpview plan --families [--json]\n"
     "\n"
     "Show what rank R of N needs: each output tensor with its shape, and the totals. Reads headers only.\n"
     "\n"
     "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md); default: the built-in\n"
     "                      plan of the model's family\n"
+    "  --families          list the built-in plans and the model_types that each is for\n"
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n"
     "  --token-file FILE   bearer token for a service on TCP\n"
     "  --deadline SECONDS  give up on the service after that (default: none)\n"
@@ -63,10 +65,32 @@ static void print_table(const tpv_arguments_t *arguments, const tpv_view_t *view
            (unsigned long long)stats.runs, tpv_view_id(view));
 }
 
+static void print_families(bool as_json) {
+    json_t *list = json_array();
+    const char *name, *text;
+    for (size_t i = 0; (name = tpv_plan_family(i, &text)); i++) {
+        json_t *plan = json_loads(text, 0, NULL), *types = json_object_get(plan, "model_types"), *type;
+        size_t index;
+        if (as_json) json_array_append_new(list, json_pack("{s:s, s:O}", "family", name, "model_types", types));
+        if (!as_json) printf("%-24s", name);
+        json_array_foreach(types, index, type) if (!as_json) printf("%s%s", index ? ", " : "", json_string_value(type));
+        if (!as_json) putchar('\n');
+        json_decref(plan);
+    }
+    if (as_json)
+        tpv_cli_print_json(list);
+    else
+        json_decref(list);
+}
+
 static tpv_status_t plan(tpv_arguments_t *arguments) {
     tpv_source_t *source = NULL;
     tpv_artifact_t *artifact = NULL;
     tpv_view_t *view = NULL;
+    if (arguments->families) {
+        print_families(arguments->json);
+        return TPV_OK;
+    }
     TPV_TRY(tpv_arguments_plan(arguments));
     TPV_TRY(tpv_arguments_open(arguments, &source, &artifact));
     tpv_status_t status = tpv_arguments_view(arguments, artifact, &view);
@@ -80,9 +104,9 @@ static tpv_status_t plan(tpv_arguments_t *arguments) {
 
 int tpv_command_plan(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv,
-                                   "checkpoint source artifact tp-size tp-rank plan fuse token-file deadline json",
-                                   NULL, help);
+    int code = tpv_arguments_parse(
+        &arguments, argc, argv,
+        "checkpoint source artifact tp-size tp-rank plan fuse families token-file deadline json", NULL, help);
     if (code < 0) {
         tpv_status_t status = plan(&arguments);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
