@@ -32,18 +32,6 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
-    """For scripts/run-parts: what passed, what was skipped, and the name of each that failed."""
-    if "TEST_RESULTS" not in os.environ:
-        return
-    outcomes = terminalreporter.stats
-    lines = [f"{outcome} {len(outcomes.get(outcome, []))}" for outcome in ("passed", "skipped")]
-    lines += [f"failed {name}" for name in dict.fromkeys(report.nodeid for kind in ("failed", "error")
-                                                         for report in outcomes.get(kind, []))]
-    with open(os.environ["TEST_RESULTS"], "a") as results:
-        results.write("".join(line + "\n" for line in lines))
-
-
 @pytest.fixture(scope="session")
 def build() -> Path:
     folder = Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve()
