@@ -29,7 +29,7 @@ for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)  # ignored by us, but not by who comes out of an exec
 
-LIMIT_S = 60  # no command here takes longer; beyond it, something hangs
+LIMIT_S = 180  # no command here takes longer; beyond it, something hangs
 
 
 @pytest.fixture(scope="session")

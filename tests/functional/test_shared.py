@@ -13,7 +13,7 @@ import pytest
 from conftest import LIMIT_S
 from outcomes import failed, wait_for, within
 
-SLACK_S = 5  # what a loaded machine may take beyond a deadline
+SLACK_S = 20  # what a loaded machine may take beyond a deadline
 
 
 def command(service, *options, artifact="qwen3", tp_size=2, tp_rank=0, deadline=LIMIT_S - 10) -> list:
@@ -73,7 +73,8 @@ def holding(start_tpview):
 
 @pytest.fixture
 def fetching(start_tpview, leases):
-    """fetching(service, option, …): a process that fetches, of which some bytes have moved."""
+    """fetching(service, option, …): a process in the middle of its fetch: some bytes have moved, and it is stopped, so that it
+    is there however fast the machine is; go_on() or a signal that ends it is next."""
 
     def start(service, *options, **keywords) -> subprocess.Popen:
         process = start_tpview(*slow(service, *options, **keywords))
@@ -83,6 +84,8 @@ def fetching(start_tpview, leases):
             return any(0 < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
 
         wait_for(moving, 30, "the fetch's first bytes")
+        process.send_signal(signal.SIGSTOP)
+        assert process.poll() is None, "the fetch was over before it could be stopped"
         return process
 
     return start
@@ -111,6 +114,16 @@ def finished(process: subprocess.Popen) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
+def go_on(process: subprocess.Popen) -> subprocess.Popen:
+    process.send_signal(signal.SIGCONT)
+    return process
+
+
+def no_lease_is_left(leases) -> None:
+    """The source ends its own a moment after the rank's command has ended."""
+    wait_for(lambda: leases() == [], 30, "the end of the leases")
+
+
 def result(process: subprocess.Popen) -> dict:
     done = finished(process)
     assert done.returncode == 0, done.stderr
@@ -133,7 +146,7 @@ def test_equal_requests_at_the_same_time_are_one_fetch(serve, share, tiny, check
     assert sum(entry["wire_bytes"] > 0 for entry in results) == 1
     assert check_view(tiny("qwen3"), 2, 0, outs[0]).returncode == 0
     assert len({out.read_bytes() for out in outs}) == 1
-    assert leases() == []
+    no_lease_is_left(leases)
     assert files() == [Path(results[0]["path"])]
     assert files()[0].stat().st_mode & 0o7777 == 0o600
 
@@ -194,7 +207,8 @@ def test_a_new_version_is_another_view(start_service, share, tiny, check_view, t
 @pytest.mark.parametrize("how", ["input", signal.SIGTERM, signal.SIGINT])
 def test_held_until_input_ends_or_a_signal(serve, holding, leases, how):
     process, held = holding(serve(), tp_rank=1)
-    lease, = leases()
+    # The source's own may be listed a moment longer.
+    lease, = wait_for(lambda: len(found := leases()) == 1 and found, 30, "the end of the source's lease")
     assert lease["lease_id"] == held["lease_id"] and lease["artifact"] == "qwen3@7"
     assert (lease["pid"], lease["tp_rank"], lease["tp_size"], lease["host"]) == (process.pid, 1, 2, "")
     assert lease["state"] == "attached" and lease["bytes_done"] == lease["bytes_total"] == held["needed_bytes"]
@@ -205,7 +219,7 @@ def test_held_until_input_ends_or_a_signal(serve, holding, leases, how):
         process.send_signal(how)
     done = finished(process)
     assert (done.returncode, done.stderr) == (0, "")
-    assert leases() == []
+    no_lease_is_left(leases)
 
 
 def test_a_held_view_outlives_its_time(serve, share, holding, files):
@@ -224,7 +238,8 @@ def test_a_killed_holder_finds_it_again(serve, share, holding, leases, files):
     process.wait()
     again = share(service)
     assert (again["export"], again["path"]) == ("warm", held["path"])
-    assert started(service) == 1 and leases() == []
+    assert started(service) == 1
+    no_lease_is_left(leases)
 
 
 def test_found_again_without_its_service_having_to_send(serve, share, holding, tiny, start_service):
@@ -261,7 +276,7 @@ def test_nothing_is_left_of_a_killed_fetcher(large, tiny, serve, fetching, share
     fetcher.kill()
     fetcher.wait()
     assert files() == []
-    wait_for(lambda: leases() == [], 30, "the end of the source's lease")
+    no_lease_is_left(leases)
     assert share(service)["export"] == "cold"
 
 
@@ -270,6 +285,7 @@ def test_a_waiter_goes_on_when_the_fetcher_is_asked_to_end(large, serve, fetchin
     service = serve(f"large@1={large}")
     fetcher, waiter = fetching(service), waiting(service)
     fetcher.send_signal(how)
+    go_on(fetcher)
     failed(finished(fetcher), "cancelled")
     assert result(waiter)["fetched"]
     assert started(service) == 2
@@ -281,7 +297,7 @@ def test_a_waiter_can_be_ended(large, serve, fetching, waiting):
     with within(SLACK_S):
         waiter.send_signal(signal.SIGTERM)
         failed(finished(waiter), "cancelled")
-    assert result(fetcher)["fetched"]
+    assert result(go_on(fetcher))["fetched"]
     assert started(service) == 1
 
 
@@ -291,19 +307,17 @@ def test_a_waiter_can_be_ended(large, serve, fetching, waiting):
 def test_a_waiter_has_its_own_deadline(large, serve, fetching, start_tpview):
     service = serve(f"large@1={large}")
     fetcher = fetching(service)
-    fetcher.send_signal(signal.SIGSTOP)
     with within(2 + SLACK_S):
         failed(finished(start_tpview(*slow(service, deadline=2))), "deadline passed", "another process")
-    fetcher.send_signal(signal.SIGCONT)
-    assert result(fetcher)["fetched"]
+    assert result(go_on(fetcher))["fetched"]
     assert started(service) == 1
 
 
 def test_a_fetchers_deadline_is_not_the_waiters(large, serve, fetching, waiting, files):
     service = serve(f"large@1={large}")
-    fetcher, waiter = fetching(service, deadline=4), waiting(service)
+    fetcher, waiter = fetching(service, deadline=10), waiting(service)
     service.process.process.send_signal(signal.SIGSTOP)
-    failed(finished(fetcher), "deadline passed")
+    failed(finished(go_on(fetcher)), "deadline passed")
     assert waiter.poll() is None and files() == []
     service.process.process.send_signal(signal.SIGCONT)
     assert result(waiter)["fetched"]
@@ -311,9 +325,9 @@ def test_a_fetchers_deadline_is_not_the_waiters(large, serve, fetching, waiting,
 
 def test_a_deadline_is_not_that_of_those_who_come_after(large, serve, fetching, share):
     service = serve(f"large@1={large}")
-    fetcher = fetching(service, deadline=2)
+    fetcher = fetching(service, deadline=10)
     service.process.process.send_signal(signal.SIGSTOP)
-    failed(finished(fetcher), "deadline passed")
+    failed(finished(go_on(fetcher)), "deadline passed")
     service.process.process.send_signal(signal.SIGCONT)
     assert share(service, artifact="large", tp_size=1)["fetched"]
 
@@ -323,7 +337,7 @@ def test_a_failure_is_the_waiters_too(large, serve, fetching, waiting, files):
     fetcher, waiter = fetching(service), waiting(service)
     service.process.process.kill()
     with within(10):
-        failed(finished(fetcher))
+        failed(finished(go_on(fetcher)))
         failed(finished(waiter), "preparing this view failed", "peer")
     assert files() == []
 
@@ -421,4 +435,4 @@ def test_from_c(serve, build, environ, leases, tmp_path):
     fetched, again, misaligned, differs, path = done.stdout.decode().split()
     assert (fetched, again, misaligned, differs) == ("1", "0", "0", "0")
     assert Path(path).read_bytes().endswith(done.stderr) and len(done.stderr) > 10**6
-    assert leases() == []
+    no_lease_is_left(leases)
