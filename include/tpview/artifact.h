@@ -97,7 +97,7 @@ typedef struct tpv_artifact tpv_artifact_t;
 typedef bool (*tpv_progress_t)(void *user, uint64_t bytes_done, uint64_t bytes_total);
 
 /*
- * Open the checkpoint at `path` (a folder or a .safetensors file), check every header and map the data read-only.
+ * Open the checkpoint at `path` (a folder or a .safetensors file), check every header. Nothing is mapped yet.
  * In a folder, the tensors that model.safetensors.index.json lists count, each in the file that it says, and a warning
  * tells of others; without it model.safetensors, or else the only .safetensors file. Every file stays open until the
  * artifact is closed. No data byte is read. Errors: TPV_ERR_NOT_FOUND, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY;
@@ -124,8 +124,9 @@ TPV_API const tpv_tensor_t *tpv_artifact_find(const tpv_artifact_t *artifact, co
 TPV_API uint64_t tpv_artifact_bytes(const tpv_artifact_t *artifact);
 TPV_API const tpv_model_config_t *tpv_artifact_config(const tpv_artifact_t *artifact);
 
-/* First byte of the tensor in memory, NULL in an index from a manifest. If the file is truncated behind our back,
- * reading raises SIGBUS. */
+/* First byte of the tensor in memory: the first call maps all files, or reads them where the file system has no
+ * mappings. NULL in an index from a manifest and when that fails (with a message). If the file is truncated behind our
+ * back, reading raises SIGBUS. Any thread. */
 TPV_API const void *tpv_artifact_data(const tpv_artifact_t *artifact, const tpv_tensor_t *tensor);
 
 TPV_API const char *tpv_artifact_index_digest(const tpv_artifact_t *artifact);
@@ -135,7 +136,8 @@ TPV_API const char *tpv_artifact_index_digest(const tpv_artifact_t *artifact);
  * it from the start. `threads` 0 means one for each core; `progress` may be NULL. Digests are cached by device, inode,
  * size, mtime and ctime of every file in $TPVIEW_CACHE_DIR, never beside the checkpoint; a cache that cannot be written
  * is no error. One thread at a time may call this on an artifact. TPV_ERR_SYSTEM for a failed read, TPV_ERR_CANCELLED,
- * TPV_ERR_FORMAT if a file shrank or was written to since it was opened. TPV_ERR_ARGUMENT for an index without an id.
+ * TPV_ERR_FORMAT if a file shrank, was written to or had its state changed since it was opened. TPV_ERR_ARGUMENT for an
+ * index without an id.
  */
 TPV_API tpv_status_t tpv_artifact_digest(tpv_artifact_t *artifact, unsigned threads, tpv_progress_t progress,
                                          void *user);

@@ -6,6 +6,7 @@
 #define ARTIFACT_ARTIFACT_H
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "tpview/artifact.h"
@@ -19,7 +20,7 @@ typedef struct tpv_file_state {
 typedef struct tpv_artifact_file {
     char *path;
     int descriptor;         /* open for reading as long as the artifact: pread cannot raise SIGBUS */
-    const uint8_t *mapping; /* the whole file, PROT_READ, MAP_SHARED */
+    const uint8_t *mapping; /* the whole file, PROT_READ; NULL until tpv_artifact_map */
     tpv_file_state_t state; /* when it was opened */
 } tpv_artifact_file_t;
 
@@ -32,6 +33,8 @@ struct tpv_artifact {
     uint64_t bytes;
     tpv_artifact_file_t *files; /* none in an index from a manifest */
     uint32_t file_count;
+    pthread_mutex_t map_lock; /* held by the thread that maps the files */
+    atomic_bool mapped;       /* stored (release) under the lock once all files are, loaded (acquire) */
     tpv_model_config_t config;
     json_t *facts; /* what a plan may ask of config.json; NULL: only what `config` has */
     char index_digest[TPV_ID_CHARS];
@@ -62,6 +65,10 @@ void tpv_artifact_set_id(tpv_artifact_t *artifact, const char *id);
  * aside, so that strides fit as well) or is not a whole number of bytes. */
 tpv_status_t tpv_tensor_measure(tpv_tensor_t *tensor);
 
+/* See that all files are mapped: those who read headers alone need none of it. TPV_ERR_ARGUMENT for an index without
+ * files, TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY, TPV_ERR_FORMAT when a file that cannot be mapped shrank. Any thread. */
+tpv_status_t tpv_artifact_map(const tpv_artifact_t *artifact);
+
 /*
  * Run body(user), which reads the artifact's mapped bytes, as tpv_guard_run does. A file that was truncated since it
  * was opened gives TPV_ERR_FORMAT naming it; a fault at any other address (a destination on a full disk, broken memory)
@@ -70,10 +77,10 @@ tpv_status_t tpv_tensor_measure(tpv_tensor_t *tensor);
 tpv_status_t tpv_artifact_guard(const tpv_artifact_t *artifact, void (*body)(void *user), void *user);
 
 /*
- * Check that all files, or the one that holds a tensor, have the size and modification time that they had when they
- * were opened. A guard cannot see everything: the rest of the last page of a truncated file reads as zeros, and a file
- * that is written to has other values than its artifact_id tells. So check after reading, before the bytes count as
- * good. One system call for each file. TPV_ERR_FORMAT names the file; TPV_ERR_SYSTEM.
+ * Check that all files, or the one that holds a tensor, have the size, modification time and change time that they had
+ * when they were opened. A guard cannot see everything: the rest of the last page of a truncated file reads as zeros,
+ * and a file that is written to has other values than its artifact_id tells. So check after reading, before the bytes
+ * count as good. One system call for each file. TPV_ERR_FORMAT names the file; TPV_ERR_SYSTEM.
  */
 tpv_status_t tpv_artifact_check(const tpv_artifact_t *artifact);
 tpv_status_t tpv_artifact_check_tensor(const tpv_artifact_t *artifact, const tpv_tensor_t *tensor);

@@ -11,41 +11,54 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/guard.h"
+#include "base/log.h"
 
 static int64_t nanoseconds(struct timespec time) {
     return (int64_t)time.tv_sec * TPV_NS_PER_SECOND + time.tv_nsec;
 }
 
-tpv_status_t tpv_artifact_file_state(const tpv_artifact_file_t *file, tpv_file_state_t *state) {
-    struct stat status;
-    if (fstat(file->descriptor, &status) != 0)
+static tpv_status_t read_state(const tpv_artifact_file_t *file, struct stat *status, tpv_file_state_t *state) {
+    if (fstat(file->descriptor, status) != 0)
         return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "%.500s: fstat", file->path);
-    if (!S_ISREG(status.st_mode)) return tpv_error_set(TPV_ERR_FORMAT, "%.500s: expected a regular file", file->path);
+    if (!S_ISREG(status->st_mode)) return tpv_error_set(TPV_ERR_FORMAT, "%.500s: expected a regular file", file->path);
     *state = (tpv_file_state_t){
-        .device = status.st_dev,
-        .inode = status.st_ino,
-        .size = (uint64_t)status.st_size,
-        .mtime_ns = nanoseconds(status.st_mtim),
-        .ctime_ns = nanoseconds(status.st_ctim),
+        .device = status->st_dev,
+        .inode = status->st_ino,
+        .size = (uint64_t)status->st_size,
+        .mtime_ns = nanoseconds(status->st_mtim),
+        .ctime_ns = nanoseconds(status->st_ctim),
     };
     return TPV_OK;
 }
 
+tpv_status_t tpv_artifact_file_state(const tpv_artifact_file_t *file, tpv_file_state_t *state) {
+    struct stat status;
+    return read_state(file, &status, state);
+}
+
+static tpv_status_t refuse_changed(const tpv_artifact_file_t *file, const char *what) {
+    return tpv_error_set(TPV_ERR_FORMAT,
+                         "%.500s: the file %s since it was opened: an artifact must not change while it is in use; "
+                         "publish it again",
+                         file->path, what);
+}
+
 tpv_status_t tpv_artifact_file_check(const tpv_artifact_file_t *file) {
+    struct stat status;
     tpv_file_state_t now = {0};
-    TPV_TRY(tpv_artifact_file_state(file, &now));
+    TPV_TRY(read_state(file, &status, &now));
     if (now.size < file->state.size)
         return tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file shrank since it was opened: it had %llu bytes, now %llu",
                              file->path, (unsigned long long)file->state.size, (unsigned long long)now.size);
     if (now.size != file->state.size || now.mtime_ns != file->state.mtime_ns)
-        return tpv_error_set(TPV_ERR_FORMAT,
-                             "%.500s: the file was written to since it was opened: an artifact must not "
-                             "change while it is in use",
-                             file->path);
+        return refuse_changed(file, "was written to");
+    /* The removal of the last name changes the time too, and leaves nothing that could be opened and written. */
+    if (now.ctime_ns != file->state.ctime_ns && status.st_nlink > 0)
+        return refuse_changed(file, "was written to and its modification time put back, or its mode, owner or names "
+                                    "were changed,");
     return TPV_OK;
 }
 
-/* Without a mapping. */
 static tpv_status_t open_regular(const char *path, tpv_artifact_file_t *file) {
     *file = (tpv_artifact_file_t){.descriptor = -1, .path = strdup(path)};
     if (!file->path) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to open %.500s", path);
@@ -64,20 +77,59 @@ static tpv_status_t open_regular(const char *path, tpv_artifact_file_t *file) {
 tpv_status_t tpv_artifact_file_open(const char *path, tpv_artifact_file_t *file) {
     TPV_TRY(open_regular(path, file));
     tpv_status_t status = TPV_OK;
-    void *mapping = MAP_FAILED;
-    if (file->state.size == 0) {
+    if (file->state.size == 0)
         status = tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file is empty", path);
-    } else if (file->state.size > SIZE_MAX) {
+    else if (file->state.size > SIZE_MAX)
         status = tpv_error_set(TPV_ERR_FORMAT, "%.500s: the file is too large to map", path);
-    } else {
-        mapping = mmap(NULL, (size_t)file->state.size, PROT_READ, MAP_SHARED, file->descriptor, 0);
-        if (mapping == MAP_FAILED) status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot map %.500s", path);
+    if (status != TPV_OK) tpv_artifact_file_close(file);
+    return status;
+}
+
+/* What mmap says of file systems that have no mappings of this kind (mmap(2): ENODEV; gVisor and 9p: the others). */
+static bool is_unmappable(int error) {
+    return error == ENODEV || error == EOPNOTSUPP || error == ENOSYS || error == EINVAL;
+}
+
+static tpv_status_t read_whole(tpv_artifact_file_t *file) {
+    size_t size = (size_t)file->state.size;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "%.500s cannot be mapped: no memory to read its %zu bytes",
+                                   file->path, size);
+    TPV_WARN("%s: its file system has no mappings: its %zu bytes are read into memory", file->path, size);
+    tpv_status_t status = tpv_artifact_file_read(file, 0, size, memory);
+    if (status != TPV_OK) {
+        munmap(memory, size);
+        return status;
     }
-    if (status == TPV_OK) {
-        file->mapping = mapping;
-    } else {
-        tpv_artifact_file_close(file);
-    }
+    mprotect(memory, size, PROT_READ);
+    file->mapping = memory;
+    return TPV_OK;
+}
+
+tpv_status_t tpv_artifact_file_map(tpv_artifact_file_t *file) {
+    size_t size = (size_t)file->state.size;
+    if (file->mapping) return TPV_OK;
+    /* FUSE with direct I/O, and some network file systems, have private mappings alone. */
+    void *mapping = mmap(NULL, size, PROT_READ, MAP_SHARED, file->descriptor, 0);
+    if (mapping == MAP_FAILED && is_unmappable(errno))
+        mapping = mmap(NULL, size, PROT_READ, MAP_PRIVATE, file->descriptor, 0);
+    if (mapping == MAP_FAILED && is_unmappable(errno)) return read_whole(file);
+    if (mapping == MAP_FAILED) return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot map %.500s", file->path);
+    file->mapping = mapping;
+    return TPV_OK;
+}
+
+tpv_status_t tpv_artifact_map(const tpv_artifact_t *artifact) {
+    if (atomic_load_explicit(&artifact->mapped, memory_order_acquire)) return TPV_OK;
+    if (artifact->file_count == 0) return tpv_error_set(TPV_ERR_ARGUMENT, "the artifact is an index without data");
+    tpv_artifact_t *made = (tpv_artifact_t *)(uintptr_t)artifact; /* what is mapped when is not part of its value */
+    tpv_status_t status = TPV_OK;
+    pthread_mutex_lock(&made->map_lock);
+    for (uint32_t i = 0; status == TPV_OK && i < made->file_count; i++)
+        status = tpv_artifact_file_map(&made->files[i]);
+    if (status == TPV_OK) atomic_store_explicit(&made->mapped, true, memory_order_release);
+    pthread_mutex_unlock(&made->map_lock);
     return status;
 }
 
@@ -104,6 +156,14 @@ tpv_status_t tpv_artifact_file_read(const tpv_artifact_file_t *file, uint64_t of
     return TPV_OK;
 }
 
+tpv_status_t tpv_artifact_refuse_pointer(const void *begin, size_t length) {
+    /* Git LFS specification, "The Pointer": the first line is the version. */
+    static const char first[] = "version https://git-lfs.github.com/spec/";
+    if (length < sizeof first - 1 || memcmp(begin, first, sizeof first - 1) != 0) return TPV_OK;
+    return tpv_error_set(TPV_ERR_FORMAT,
+                         "this is a Git LFS pointer, not the file itself: fetch it with \"git lfs pull\"");
+}
+
 tpv_status_t tpv_artifact_text_read(const char *path, size_t limit, char **text, size_t *length) {
     tpv_artifact_file_t file;
     TPV_TRY(open_regular(path, &file));
@@ -118,6 +178,10 @@ tpv_status_t tpv_artifact_text_read(const char *path, size_t limit, char **text,
         if (!*text) status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to read %.500s", path);
     }
     if (status == TPV_OK) status = tpv_artifact_file_read(&file, 0, *length, *text);
+    if (status == TPV_OK) {
+        status = tpv_artifact_refuse_pointer(*text, *length);
+        if (status != TPV_OK) tpv_error_prefix(status, "%.500s", path);
+    }
     if (status != TPV_OK) {
         free(*text);
         *text = NULL;
@@ -143,7 +207,7 @@ tpv_status_t tpv_artifact_guard(const tpv_artifact_t *artifact, void (*body)(voi
     uintptr_t address = (uintptr_t)fault.address;
     for (uint32_t i = 0; i < artifact->file_count; i++) {
         const tpv_artifact_file_t *file = &artifact->files[i];
-        if (address - (uintptr_t)file->mapping >= file->state.size) continue;
+        if (!file->mapping || address - (uintptr_t)file->mapping >= file->state.size) continue;
         return tpv_error_set(TPV_ERR_FORMAT,
                              "%.500s: byte %llu cannot be read: the file shrank since it was opened, "
                              "when it had %llu bytes, or its disk failed",

@@ -19,14 +19,6 @@ static tpv_status_t observe(const tpv_artifact_t *artifact, tpv_file_state_t *st
     return TPV_OK;
 }
 
-static bool same_states(const tpv_file_state_t *before, const tpv_file_state_t *after, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++)
-        if (before[i].size != after[i].size || before[i].mtime_ns != after[i].mtime_ns ||
-            before[i].ctime_ns != after[i].ctime_ns)
-            return false;
-    return true;
-}
-
 static int64_t epoch_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -54,20 +46,15 @@ tpv_status_t tpv_artifact_digest(tpv_artifact_t *artifact, unsigned threads, tpv
         return tpv_error_set(TPV_ERR_ARGUMENT, "an index without files has no values to digest");
     char id[TPV_ID_CHARS];
     int64_t begun_ns = epoch_ns();
-    tpv_file_state_t *before = calloc(2 * (size_t)artifact->file_count + 1, sizeof *before);
-    if (!before) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to digest an artifact");
-    tpv_file_state_t *after = before + artifact->file_count;
-    tpv_status_t status = observe(artifact, before);
-    if (status != TPV_OK) goto done;
-    if (!tpv_digest_cache_find(artifact, before, id)) {
+    tpv_file_state_t *states = calloc((size_t)artifact->file_count, sizeof *states);
+    if (!states) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to digest an artifact");
+    tpv_status_t status = observe(artifact, states);
+    if (status == TPV_OK && !tpv_digest_cache_find(artifact, states, id)) {
         status = compute(artifact, threads, progress, user, id);
-        if (status == TPV_OK) status = observe(artifact, after);
-        if (status != TPV_OK) goto done;
-        /* A change of ctime alone (a link, a mode) leaves the bytes alone, but not the key of the entry. */
-        if (same_states(before, after, artifact->file_count)) tpv_digest_cache_store(artifact, before, begun_ns, id);
+        if (status == TPV_OK) status = tpv_artifact_check(artifact);
+        if (status == TPV_OK) tpv_digest_cache_store(artifact, states, begun_ns, id);
     }
-    tpv_artifact_set_id(artifact, id);
-done:
-    free(before);
+    if (status == TPV_OK) tpv_artifact_set_id(artifact, id);
+    free(states);
     return status;
 }

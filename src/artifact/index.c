@@ -26,6 +26,8 @@ tpv_artifact_t *tpv_artifact_create(void) {
     tpv_artifact_t *artifact = calloc(1, sizeof *artifact);
     if (artifact) {
         atomic_init(&artifact->id, "");
+        atomic_init(&artifact->mapped, false);
+        pthread_mutex_init(&artifact->map_lock, NULL);
     } else {
         no_memory();
     }
@@ -44,6 +46,7 @@ void tpv_artifact_close(tpv_artifact_t *artifact) {
     }
     free(artifact->tensors);
     json_decref(artifact->facts);
+    pthread_mutex_destroy(&artifact->map_lock);
     free(artifact);
 }
 
@@ -164,7 +167,8 @@ json_t *tpv_artifact_facts(const tpv_artifact_t *artifact) {
 }
 
 const void *tpv_artifact_data(const tpv_artifact_t *artifact, const tpv_tensor_t *tensor) {
-    return tensor->shard < artifact->file_count ? artifact->files[tensor->shard].mapping + tensor->offset : NULL;
+    if (tensor->shard >= artifact->file_count || tpv_artifact_map(artifact) != TPV_OK) return NULL;
+    return artifact->files[tensor->shard].mapping + tensor->offset;
 }
 
 const char *tpv_artifact_index_digest(const tpv_artifact_t *artifact) {

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "artifact/artifact.h"
 #include "base/error.h"
 #include "tpview/fetch.h"
 
@@ -15,6 +16,12 @@ typedef struct {
     void *user;
 } verify_t;
 
+typedef struct {
+    const uint8_t *expected, *found;
+    size_t length, at; /* at: of the first byte that differs; length: none does */
+    uint8_t byte;      /* what was found there */
+} difference_t;
+
 static tpv_status_t compare_shape(const verify_t *verify, const tpv_output_t *output, const tpv_tensor_t *tensor) {
     if (!tensor) return tpv_error_set(TPV_ERR_DIGEST, "%s: tensor %s is missing", verify->path, output->name);
     bool same = tensor->dtype == output->dtype && tensor->dims == output->dims;
@@ -26,19 +33,32 @@ static tpv_status_t compare_shape(const verify_t *verify, const tpv_output_t *ou
     return TPV_OK;
 }
 
+/* Guarded: the file may be truncated meanwhile. */
+static void find_difference(void *user) {
+    difference_t *difference = user;
+    size_t at = 0;
+    if (memcmp(difference->expected, difference->found, difference->length) == 0) at = difference->length;
+    while (at < difference->length && difference->expected[at] == difference->found[at])
+        at++;
+    if (at < difference->length) difference->byte = difference->found[at];
+    difference->at = at;
+}
+
 static tpv_status_t compare_values(const verify_t *verify, const tpv_output_t *output, const tpv_tensor_t *tensor) {
+    TPV_TRY(tpv_artifact_map(verify->file));
     const uint8_t *data = tpv_artifact_data(verify->file, tensor);
     for (uint64_t done = 0; done < output->bytes;) {
         size_t length = output->bytes - done < BLOCK_BYTES ? output->bytes - done : BLOCK_BYTES;
         TPV_TRY(tpv_view_gather(verify->view, verify->artifact, output->offset + done, length, verify->block));
-        if (memcmp(verify->block, data + done, length) != 0) {
-            size_t at = 0;
-            while (verify->block[at] == data[done + at])
-                at++;
+        difference_t difference = {.expected = verify->block, .found = data + done, .length = length};
+        TPV_TRY(tpv_artifact_guard(verify->file, find_difference, &difference));
+        size_t at = difference.at;
+        if (at < length) {
+            TPV_TRY(tpv_artifact_check(verify->file));
             return tpv_error_set(
                 TPV_ERR_DIGEST, "%s: tensor %s differs at element %llu (byte %llu of it): has %02x, expected %02x",
                 verify->path, output->name, (unsigned long long)((done + at) * 8 / tpv_dtype_bits(output->dtype)),
-                (unsigned long long)(done + at), data[done + at], verify->block[at]);
+                (unsigned long long)(done + at), difference.byte, verify->block[at]);
         }
         done += length;
         if (verify->progress &&
@@ -72,7 +92,8 @@ static tpv_status_t compare_all(const verify_t *verify) {
         TPV_TRY(compare_shape(verify, output, tensor));
         TPV_TRY(compare_values(verify, output, tensor));
     }
-    return compare_count(verify);
+    TPV_TRY(compare_count(verify));
+    return tpv_artifact_check(verify->file);
 }
 
 tpv_status_t tpv_verify_file(const tpv_artifact_t *artifact, const tpv_view_t *view, const char *path,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "artifact/artifact.h"
 #include "base/error.h"
 
 static tpv_status_t parse(const char *definition, tpv_entry_t *entry) {
@@ -30,6 +31,7 @@ tpv_status_t tpv_entry_create(const char *definition, tpv_entry_t **entry) {
 
 tpv_status_t tpv_entry_open(tpv_entry_t *entry, unsigned threads, tpv_progress_t progress, void *user) {
     tpv_status_t status = tpv_artifact_open(entry->path, &entry->artifact);
+    if (status == TPV_OK) status = tpv_artifact_map(entry->artifact);
     if (status == TPV_OK) status = tpv_artifact_digest(entry->artifact, threads, progress, user);
     return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "artifact %s", entry->label);
 }

@@ -147,9 +147,7 @@ static tpv_status_t check_source(const tpv_view_t *view, const tpv_artifact_t *a
     if (strcmp(digest, view->index_digest) != 0)
         return tpv_error_set(TPV_ERR_ARGUMENT, "the view was made for index %s, the artifact has %s",
                              view->index_digest, digest);
-    if (tpv_artifact_tensor_count(artifact) > 0 && !tpv_artifact_data(artifact, tpv_artifact_tensor(artifact, 0)))
-        return tpv_error_set(TPV_ERR_ARGUMENT, "the artifact is an index without data");
-    return TPV_OK;
+    return tpv_artifact_tensor_count(artifact) > 0 ? tpv_artifact_map(artifact) : TPV_OK;
 }
 
 typedef struct {

@@ -295,6 +295,8 @@ static const struct {
 } config_faults[] = {
     {"", "bad JSON: *"},
     {"{\"a\":nan}", "bad JSON: *"},
+    {"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+     "this is a Git LFS pointer, not the file itself: fetch it with \"git lfs pull\""},
     {"[1]", "not an object"},
     {"{\"hidden_size\":1,\"hidden_size\":2}", "bad JSON: the name \"hidden_size\" appears twice"},
     {"{\"x\":{\"a\\\\\\\"b\":1,\"a\\\\\\\"b\":2}}", "bad JSON: the name \"a\\\\\\\"b\" appears twice"},

@@ -6,10 +6,12 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "artifact/artifact.h"
 #include "artifact/digest.h"
@@ -85,12 +87,13 @@ static void every_byte_matters_and_only_to_the_id(void **state) {
     strcpy(first, id_of(path, 0));
     tpv_artifact_t *artifact = open_path(path);
     strcpy(index, tpv_artifact_index_digest(artifact));
+    const uint8_t *first_byte = tpv_artifact_data(artifact, tpv_artifact_find(artifact, "long"));
     /* Edges of tensors, of pieces, of reads, and the last byte of all. */
     const size_t places[] = {
         0, TPV_DIGEST_PIECE_BYTES - 1, TPV_DIGEST_PIECE_BYTES, LONG_BYTES - 1, LONG_BYTES, LONG_DATA - 1};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         uint64_t offset = 8 + strlen(LONG_HEADER) + places[i];
-        uint8_t before = ((const uint8_t *)artifact->files[0].mapping)[offset];
+        uint8_t before = first_byte[places[i]];
         test_file_poke(path, offset, before ^ 1);
         tpv_artifact_t *changed = open_path(path);
         assert_string_equal(tpv_artifact_index_digest(changed), index);
@@ -242,12 +245,53 @@ static void a_file_written_to_meanwhile_is_an_error(void **state) {
     while (tpv_artifact_check(artifact) == TPV_OK && !tpv_deadline_passed(deadline));
     char expected[4200];
     snprintf(expected, sizeof expected,
-             "%s: the file was written to since it was opened: an artifact must not change while it is in use", path);
+             "%s: the file was written to since it was opened: an artifact must not change while it is in use; publish "
+             "it again",
+             path);
     assert_int_equal(tpv_artifact_check(artifact), TPV_ERR_FORMAT);
     assert_string_equal(tpv_error_message(), expected);
     assert_int_equal(tpv_artifact_check_tensor(artifact, tpv_artifact_find(artifact, "a")), TPV_ERR_FORMAT);
     assert_int_equal(tpv_artifact_digest(artifact, 1, NULL, NULL), TPV_ERR_FORMAT);
     assert_string_equal(tpv_error_message(), expected);
+    tpv_artifact_close(artifact);
+}
+
+/* All that a writer can put back is put back; what is left is the change time. */
+static void a_modification_time_put_back_is_noticed(void **state) {
+    (void)state;
+    const char *path = test_path(folder, "m.safetensors");
+    const char *header = "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}";
+    test_safetensors_write(path, header, 2, 1);
+    struct stat before;
+    assert_int_equal(stat(path, &before), 0);
+    const struct timespec times[2] = {before.st_atim, before.st_mtim};
+    tpv_artifact_t *artifact = open_path(path);
+    assert_int_equal(tpv_artifact_check(artifact), TPV_OK);
+    int64_t deadline = tpv_deadline_in(10); /* the clock has a grain here as well */
+    do {
+        test_file_poke(path, 8 + strlen(header), 77);
+        assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    } while (tpv_artifact_check(artifact) == TPV_OK && !tpv_deadline_passed(deadline));
+    struct stat after;
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(after.st_mtim.tv_nsec, before.st_mtim.tv_nsec);
+    assert_int_equal(tpv_artifact_check(artifact), TPV_ERR_FORMAT);
+    assert_non_null(strstr(tpv_error_message(), "put back"));
+    assert_int_equal(tpv_artifact_digest(artifact, 1, NULL, NULL), TPV_ERR_FORMAT);
+    tpv_artifact_close(artifact);
+}
+
+/* As by an update that renames a new file over it: the old one cannot change any more. */
+static void a_removed_file_is_still_good(void **state) {
+    (void)state;
+    const char *path = test_path(folder, "m.safetensors");
+    test_safetensors_write(path, "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, 1);
+    tpv_artifact_t *artifact = open_path(path);
+    const char *other = test_path(folder, "new.safetensors");
+    test_safetensors_write(other, "{\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, 2);
+    assert_int_equal(rename(other, path), 0);
+    assert_int_equal(tpv_artifact_check(artifact), TPV_OK);
+    assert_int_equal(*(const uint8_t *)tpv_artifact_data(artifact, tpv_artifact_find(artifact, "a")), 1 >> 24);
     tpv_artifact_close(artifact);
 }
 
@@ -312,6 +356,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(progress_reaches_the_end, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(cancelling_ends_it_early, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(a_file_truncated_meanwhile_is_an_error, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(a_modification_time_put_back_is_noticed, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(a_removed_file_is_still_good, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(a_file_written_to_meanwhile_is_an_error, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(guarded_reads_name_the_file, make_folder, remove_folder),
     };
