@@ -47,7 +47,8 @@ class Plan:
                 rules = {pattern: [entry["word"] if isinstance(entry, dict) else entry
                                    for entry in (words if isinstance(words, list) else [words])]
                          for pattern, words in plan["tp_plan"].items()}
-                packs = {pattern: "when" not in pack for pattern, pack in plan.get("packs", {}).items()}
+                packs = {pattern: "when" not in pack for pattern, pack in plan.get("packs", {}).items()
+                         if len(pack["parts"]) > 1}
                 return cls(plan["prefixes"], rules, packs)
         pytest.fail(f"no plan names model_type {model_type}")
 
