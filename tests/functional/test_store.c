@@ -178,6 +178,14 @@ static void what_is_offered_no_more_goes_with_its_last_reader(void **state) {
     tpv_store_sweep(room->store);
     assert_int_equal(room->metrics.evicted[TPV_EVICTED_WITHDRAWN], 1);
     assert_int_equal(read->users, 1);
+    /* Nor does the table let anybody in, such as a fetch that found the entry just before. */
+    tpv_lease_request_t request = {.lease_id = "0123456789abcdef0123456789abcdef",
+                                   .ttl_ns = 3600 * TPV_NS_PER_SECOND,
+                                   .remote_host = "",
+                                   .remote_pid = 1,
+                                   .tp_size = 1};
+    tpv_lease_t lease;
+    assert_int_not_equal(tpv_lease_begin(room->table, read->export, &request, &lease), TPV_OK);
     tpv_store_release(room->store, read);
     assert_int_equal(room->metrics.evicted[TPV_EVICTED_WITHDRAWN], 2);
     assert_true(visit(room, 2, 0));
