@@ -40,8 +40,9 @@ static const entry_t table[TPV_PARAM_COUNT] = {
     [TPV_PARAM_CHUNK_BYTES] = {"TPVIEW_CHUNK_BYTES", KIND_INT, "1M", 4096, INT64_C(64) << 20, "Bytes in one chunk."},
     [TPV_PARAM_THREADS] = {"TPVIEW_THREADS", KIND_INT, "0", 0, 1024,
                            "Threads that gather and digest; 0 means one for each core."},
-    [TPV_PARAM_BUDGET] = {"TPVIEW_BUDGET", KIND_INT, "0", 0, INT64_MAX,
-                          "Bytes that a service may take for cached exports and staging; 0 means half of free memory."},
+    [TPV_PARAM_BUDGET] =
+        {"TPVIEW_BUDGET", KIND_INT, "0", 0, INT64_MAX,
+         "Bytes that a service may take for cached exports and staging; 0 means half of available memory."},
     [TPV_PARAM_EXPORT_TTL] = {"TPVIEW_EXPORT_TTL", KIND_INT, "300", 1, 31536000,
                               "Seconds that a service keeps a cached export after its last movement."},
     [TPV_PARAM_SHARED_TTL] = {"TPVIEW_SHARED_TTL", KIND_INT, "600", 1, 365 * 24 * 3600,

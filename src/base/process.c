@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -19,12 +22,23 @@ int32_t tpv_process_pid(uint64_t process) {
     return (int32_t)(process >> TICK_BITS);
 }
 
+/* /proc does not show it: mounted with hidepid, it shows no process that the caller may not trace. */
+static tpv_status_t explain_missing(int32_t pid) {
+    if (pid <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
+        return tpv_error_set(TPV_ERR_NOT_FOUND, "no process has pid %d", pid);
+    /* A pidfd is readable once the process has ended (pidfd_open(2)). */
+    struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    bool dead = ended.fd >= 0 && poll(&ended, 1, 0) == 1;
+    if (ended.fd >= 0) close(ended.fd);
+    if (dead) return tpv_error_set(TPV_ERR_NOT_FOUND, "process %d has ended", pid);
+    return tpv_error_set(TPV_ERR_SYSTEM, "/proc does not show process %d, which is there", pid);
+}
+
 tpv_status_t tpv_process_of(int32_t pid, uint64_t *process) {
     char path[48];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT && access("/proc/self/stat", F_OK) == 0)
-        return tpv_error_set(TPV_ERR_NOT_FOUND, "no process has pid %d", pid);
+    if (fd < 0 && errno == ENOENT) return explain_missing(pid);
     if (fd < 0) return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "%s", path);
     char text[1024];
     ssize_t length = read(fd, text, sizeof text - 1);

@@ -18,7 +18,7 @@
 uint64_t tpv_process_self(void);
 
 /* The process that has `pid` now. TPV_ERR_NOT_FOUND when there is none or it has ended and waits to be reaped;
- * TPV_ERR_SYSTEM when /proc cannot be read. */
+ * TPV_ERR_SYSTEM when /proc cannot be read or hides it (hidepid). */
 tpv_status_t tpv_process_of(int32_t pid, uint64_t *process);
 
 /* Whether it still lives. True when /proc cannot tell: nobody is declared dead on a guess. False for 0. */

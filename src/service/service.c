@@ -5,17 +5,21 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "lifecycle/sweep.h"
 #include "service/api.h"
 #include "service/listen.h"
 #include "service/publisher.h"
 
 #define REFUSAL_S 2.0
+#define DEFAULT_BUDGET ((uint64_t)1 << 30) /* where nothing tells how much there is */
+#define LEAST_BUDGET ((uint64_t)16 << 20)
 
-/* Half of what is free now: the page cache of the artifacts wants the rest. */
+/* Half of what may be taken now: the page cache of the artifacts wants the rest. */
 static uint64_t default_budget(void) {
-    long pages = sysconf(_SC_AVPHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
-    return pages > 0 && bytes > 0 ? (uint64_t)pages * (uint64_t)bytes / 2 : (uint64_t)1 << 30;
+    uint64_t available = tpv_memory_available("");
+    if (available == UINT64_MAX) return DEFAULT_BUDGET;
+    return available / 2 > LEAST_BUDGET ? available / 2 : LEAST_BUDGET;
 }
 
 /* What is too long to represent never comes. */

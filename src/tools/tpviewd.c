@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -35,7 +36,8 @@ static const char help[] =
     "                       deadline counts instead\n"
     "  --idle-timeout SECONDS\n"
     "                       close a control connection on which nobody asked for anything for so long (default 75)\n"
-    "  --budget BYTES       memory for cached exports and staging (default: TPVIEW_BUDGET, else half of what is free)\n"
+    "  --budget BYTES       memory for cached exports and staging (default: TPVIEW_BUDGET, else half of what is "
+    "available)\n"
     "  --export-ttl SECONDS keep an export so long after its last movement (default: TPVIEW_EXPORT_TTL)\n"
     "  --drain SECONDS      at the end, how long fetches in flight may finish (default 10)\n"
     "  --help, --help-env, --version\n"
@@ -240,11 +242,20 @@ static void stop(tpv_service_t *service, double drain_s, sigset_t signals) {
     tpv_service_close(service);
 }
 
+/* A descriptor for each shard, connection and comm: the soft limit is meant for programs that use select(2). */
+static void raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int serve(daemon_t *d, char **definitions, int count) {
     /* Blocked before any thread exists, so that all inherit it and only sigwait takes them. */
     sigset_t signals = stop_signals();
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
 
     tpv_service_t *service = NULL;
     tpv_status_t status = open_service(d, definitions, count, &service);
