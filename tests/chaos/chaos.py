@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,7 +90,16 @@ def run(arguments: argparse.Namespace, host: Host, tally: Tally) -> list[str]:
     return failures
 
 
+def take_signals() -> None:
+    """What nohup or a script's background ignores would be ignored by every program that is started here, and is among the
+    ways in which a round ends them."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 def main() -> int:
+    take_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="folder of the programs (default: build)")
     parser.add_argument("--rounds", type=int, default=200)
