@@ -98,6 +98,12 @@ tpv_stream_counts_t tpv_sender_counts(const tpv_sender_t *sender) {
     return sender->counts;
 }
 
+bool tpv_sender_connected(const tpv_sender_t *sender) {
+    for (uint32_t i = 0; i < sender->stream.comms; i++)
+        if (!sender->lanes[i].comm) return false;
+    return true;
+}
+
 static tpv_status_t post(tpv_sender_t *sender, lane_t *lane, const void *data, size_t bytes, void *registration,
                          void **request) {
     /* The ABI has no const; a plugin only reads what is sent. */

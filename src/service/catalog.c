@@ -29,6 +29,32 @@ tpv_status_t tpv_entry_create(const char *definition, tpv_entry_t **entry) {
     return status;
 }
 
+static bool is_below(const char *path, const char *root) {
+    char *real = realpath(root, NULL);
+    size_t length = real ? strlen(real) : 0;
+    while (length > 0 && real[length - 1] == '/')
+        length--;
+    bool below = real && strncmp(path, real, length) == 0 && (path[length] == '/' || path[length] == '\0');
+    free(real);
+    return below;
+}
+
+tpv_status_t tpv_entry_confine(tpv_entry_t *entry, const char *const *roots) {
+    char *real = realpath(entry->path, NULL);
+    bool below = false;
+    for (const char *const *root = roots; real && root && *root && !below; root++)
+        below = is_below(real, *root);
+    if (!below) {
+        free(real);
+        return tpv_error_set(TPV_ERR_PERMISSION,
+                             "artifact %s: over TCP only what lies below a --publish-root of the service is published",
+                             entry->label);
+    }
+    free(entry->path);
+    entry->path = real;
+    return TPV_OK;
+}
+
 tpv_status_t tpv_entry_open(tpv_entry_t *entry, unsigned threads, tpv_progress_t progress, void *user) {
     tpv_status_t status = tpv_artifact_open(entry->path, &entry->artifact);
     if (status == TPV_OK) status = tpv_artifact_map(entry->artifact);

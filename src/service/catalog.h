@@ -34,6 +34,11 @@ void tpv_catalog_clear(tpv_catalog_t *catalog);
  * TPV_ERR_ARGUMENT for another form; TPV_ERR_NO_MEMORY. The caller holds *entry.
  */
 tpv_status_t tpv_entry_create(const char *definition, tpv_entry_t **entry);
+/*
+ * Let the entry have a folder or file below one of `roots` (which ends with NULL; NULL: none) only, as its path is with
+ * all links followed, which it has from then on. TPV_ERR_PERMISSION, which does not tell whether another one is there.
+ */
+tpv_status_t tpv_entry_confine(tpv_entry_t *entry, const char *const *roots);
 /* Open its artifact and compute the artifact_id, which takes minutes for a large one; by the one holder, before it is
  * offered. What tpv_artifact_open and tpv_artifact_digest return. */
 tpv_status_t tpv_entry_open(tpv_entry_t *entry, unsigned threads, tpv_progress_t progress, void *user);

@@ -20,6 +20,7 @@ typedef struct tpv_fetch_job tpv_fetch_job_t;
 typedef enum tpv_fetch_state {
     TPV_FETCH_QUEUED,
     TPV_FETCH_SENDING,
+    TPV_FETCH_SILENT,  /* could not connect elsewhere; says so when `silence` is over */
     TPV_FETCH_SENT,    /* every message is with the plugin; awaits the acknowledgement */
     TPV_FETCH_STOPPING /* ended; a pool thread may still work for it */
 } tpv_fetch_state_t;
@@ -37,13 +38,15 @@ struct tpv_fetch_job {
     void *connection;
     char view_id[TPV_ID_CHARS];
     tpv_lease_t lease;
-    bool reused; /* the export was there already */
+    bool reused;    /* the export was there already */
+    bool elsewhere; /* the data goes to a host that is not the control connection's */
 
     /* The mover's alone. */
     tpv_fetch_state_t state;
     uint64_t staging; /* reserved of the budget */
     tpv_feeder_t *feeder;
     tpv_sender_t *sender;
+    int64_t silence; /* until when nothing is told of connecting elsewhere */
     int64_t begin, next_look, next_renewal;
     int64_t expires; /* the lease, unless bytes move; never while it waits for its turn */
     tpv_fetch_job_t *next;

@@ -31,7 +31,7 @@ typedef struct {
     struct MHD_Daemon *daemon;
     tpv_http_server_t *server;
     tpv_connections_t *connections;
-    bool is_tcp, wants_token;
+    bool is_tcp;
     int quiesced; /* its socket once it listens no more, closed when no thread of the daemon can use it; else -1 */
 } listener_t;
 
@@ -39,7 +39,7 @@ struct tpv_http_server {
     tpv_http_options_t options;
     listener_t listeners[2];
     unsigned listener_count;
-    unsigned char token_digest[SHA256_DIGEST_LENGTH];
+    unsigned char token_digest[SHA256_DIGEST_LENGTH], admin_token_digest[SHA256_DIGEST_LENGTH];
     char addresses[512];
     char unix_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
     int unix_lock;       /* while unix_path is not empty */
@@ -52,7 +52,7 @@ struct tpv_exchange {
     char *method, *path;
     tpv_body_t body;
     size_t received; /* of the body, also what was not kept */
-    bool seen, authorised, too_long, resumed, answered;
+    bool seen, authorised, is_admin, too_long, resumed, answered;
     void *user;
 };
 
@@ -62,7 +62,7 @@ static tpv_connection_t *connection_of(struct MHD_Connection *connection) {
 
 /* ---- answers ---- */
 
-static unsigned code_of(tpv_status_t status) {
+static unsigned code_of(const tpv_exchange_t *exchange, tpv_status_t status) {
     switch (status) {
     case TPV_OK:
         return MHD_HTTP_OK;
@@ -74,7 +74,7 @@ static unsigned code_of(tpv_status_t status) {
     case TPV_ERR_UNSUPPORTED:
         return MHD_HTTP_BAD_REQUEST;
     case TPV_ERR_PERMISSION:
-        return MHD_HTTP_UNAUTHORIZED;
+        return exchange->authorised ? MHD_HTTP_FORBIDDEN : MHD_HTTP_UNAUTHORIZED;
     case TPV_ERR_REFUSED:
     case TPV_ERR_NO_MEMORY:
     case TPV_ERR_NO_SPACE:
@@ -116,7 +116,7 @@ void tpv_exchange_fail(tpv_exchange_t *exchange, tpv_status_t status, const char
                          "(the reason cannot be shown: it is not UTF-8)");
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
-    if (text) queue(exchange, code_of(status), "application/json", text);
+    if (text) queue(exchange, code_of(exchange, status), "application/json", text);
 }
 
 /* ---- the exchange as the handler sees it ---- */
@@ -138,8 +138,13 @@ void tpv_exchange_drop_body(tpv_exchange_t *exchange) {
     tpv_body_clear(&exchange->body, &exchange->listener->server->options.handler.bodies);
 }
 
-bool tpv_exchange_trusted(const tpv_exchange_t *exchange) {
-    return !exchange->listener->is_tcp || exchange->listener->wants_token;
+bool tpv_exchange_is_admin(const tpv_exchange_t *exchange) {
+    return exchange->is_admin;
+}
+
+const struct sockaddr *tpv_exchange_peer(const tpv_exchange_t *exchange) {
+    if (!exchange->listener->is_tcp) return NULL;
+    return MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
 }
 
 int tpv_exchange_descriptor(const tpv_exchange_t *exchange) {
@@ -170,12 +175,23 @@ void tpv_exchange_resume(tpv_exchange_t *exchange) {
 /* ---- libmicrohttpd's callbacks ---- */
 
 /* Compares digests: neither the token's length nor its first wrong byte shows in the time it takes. */
-static bool token_matches(const tpv_http_server_t *server, const char *header) {
-    unsigned char digest[SHA256_DIGEST_LENGTH];
+static void authorise(tpv_exchange_t *exchange) {
+    const tpv_http_server_t *server = exchange->listener->server;
+    const tpv_http_options_t *options = &server->options;
     static const char scheme[] = "Bearer ";
+    if (!exchange->listener->is_tcp) {
+        exchange->authorised = exchange->is_admin = true;
+        return;
+    }
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    const char *header =
+        MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
     const char *token = header && strncmp(header, scheme, sizeof scheme - 1) == 0 ? header + sizeof scheme - 1 : "";
     SHA256((const unsigned char *)token, strlen(token), digest);
-    return CRYPTO_memcmp(digest, server->token_digest, sizeof digest) == 0;
+    bool fetches = options->token && CRYPTO_memcmp(digest, server->token_digest, sizeof digest) == 0;
+    exchange->is_admin = options->admin_token && CRYPTO_memcmp(digest, server->admin_token_digest, sizeof digest) == 0;
+    exchange->authorised = (!options->token && !options->admin_token) || fetches || exchange->is_admin ||
+                           strcmp(exchange->path, "/healthz") == 0;
 }
 
 static tpv_exchange_t *exchange_create(listener_t *listener, struct MHD_Connection *connection, const char *url,
@@ -187,9 +203,7 @@ static tpv_exchange_t *exchange_create(listener_t *listener, struct MHD_Connecti
     exchange->connection = connection;
     exchange->method = strdup(method);
     exchange->path = strdup(url);
-    const char *header = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-    exchange->authorised =
-        !listener->wants_token || strcmp(url, "/healthz") == 0 || token_matches(listener->server, header);
+    if (exchange->method && exchange->path) authorise(exchange);
     return exchange;
 }
 
@@ -308,12 +322,11 @@ static unsigned most_connections(const tpv_http_options_t *options) {
     return room < most ? (unsigned)room : most;
 }
 
-static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool is_tcp, bool wants_token) {
+static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool is_tcp) {
     listener_t *listener = &server->listeners[server->listener_count];
     listener->server = server;
     listener->is_tcp = is_tcp;
     listener->quiesced = -1;
-    listener->wants_token = wants_token;
     tpv_connections_options_t options = {.most = most_connections(&server->options),
                                          .idle_s = server->options.idle_s,
                                          .is_needed = server->options.handler.needed};
@@ -343,18 +356,20 @@ tpv_status_t tpv_http_server_open(const tpv_http_options_t *options, tpv_http_se
     if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the HTTP server");
     s->options = *options;
     if (options->token) SHA256((const unsigned char *)options->token, strlen(options->token), s->token_digest);
+    if (options->admin_token)
+        SHA256((const unsigned char *)options->admin_token, strlen(options->admin_token), s->admin_token_digest);
     tpv_status_t status = TPV_OK;
     int descriptor = -1;
     if (options->unix_path) {
         status = tpv_listen_unix(options->unix_path, &descriptor, &s->unix_lock);
         if (status == TPV_OK) {
             memcpy(s->unix_path, options->unix_path, strlen(options->unix_path) + 1);
-            status = add_listener(s, descriptor, false, false);
+            status = add_listener(s, descriptor, false);
         }
     }
     if (status == TPV_OK && options->listen) {
-        status = tpv_listen_tcp(options->listen, options->token || options->insecure, &descriptor);
-        if (status == TPV_OK) status = add_listener(s, descriptor, true, options->token != NULL);
+        status = tpv_listen_tcp(options->listen, options->may_be_open, &descriptor);
+        if (status == TPV_OK) status = add_listener(s, descriptor, true);
     }
     if (status != TPV_OK) {
         tpv_http_server_close(s);

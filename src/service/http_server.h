@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/socket.h>
 
 #include "service/body.h"
 #include "tpview/status.h"
@@ -27,12 +28,13 @@ typedef struct tpv_http_handler {
 } tpv_http_handler_t;
 
 typedef struct tpv_http_options {
-    const char *unix_path; /* NULL: no Unix socket */
-    const char *listen;    /* "HOST:PORT", port 0 picks one; NULL: no TCP */
-    const char *token;     /* wanted on TCP; NULL: none */
-    bool insecure;         /* TCP beyond loopback without a token */
-    double idle_s;         /* how long a connection may wait between requests */
-    unsigned most_served;  /* requests that may be suspended at once */
+    const char *unix_path;   /* NULL: no Unix socket */
+    const char *listen;      /* "HOST:PORT", port 0 picks one; NULL: no TCP */
+    const char *token;       /* on TCP: to look and to fetch; NULL: none */
+    const char *admin_token; /* on TCP: to publish and retire as well; NULL: none. With either, nothing goes without */
+    bool may_be_open;        /* TCP beyond loopback */
+    double idle_s;           /* how long a connection may wait between requests */
+    unsigned most_served;    /* requests that may be suspended at once */
     tpv_http_handler_t handler;
 } tpv_http_options_t;
 
@@ -54,8 +56,10 @@ const char *tpv_exchange_path(const tpv_exchange_t *exchange);
 const char *tpv_exchange_body(const tpv_exchange_t *exchange, size_t *length);
 /* The body is not needed any more. */
 void tpv_exchange_drop_body(tpv_exchange_t *exchange);
-/* By the Unix socket, or with the token. */
-bool tpv_exchange_trusted(const tpv_exchange_t *exchange);
+/* Who asks: by the Unix socket, or with the token for that, an administrator. */
+bool tpv_exchange_is_admin(const tpv_exchange_t *exchange);
+/* The client's address when it came by TCP, else NULL. Valid as long as the exchange. */
+const struct sockaddr *tpv_exchange_peer(const tpv_exchange_t *exchange);
 int tpv_exchange_descriptor(const tpv_exchange_t *exchange);
 /* What the handler keeps for the exchange (user), and for its connection (attached). */
 void tpv_exchange_set_user(tpv_exchange_t *exchange, void *user);

@@ -156,10 +156,11 @@ static tpv_status_t find_address(const char *listen_at, bool may_be_open, struct
     TPV_TRY(resolve(listen_at, found));
     if (may_be_open || is_loopback((*found)->ai_addr)) return TPV_OK;
     freeaddrinfo(*found);
-    return tpv_error_set(TPV_ERR_PERMISSION,
-                         "--listen %s is reachable from other hosts: give --token-file, or --insecure to let anybody "
-                         "fetch",
-                         listen_at);
+    return tpv_error_set(
+        TPV_ERR_PERMISSION,
+        "--listen %s is reachable from other hosts: give --token-file or --admin-token-file, or --insecure to let "
+        "anybody fetch",
+        listen_at);
 }
 
 tpv_status_t tpv_listen_check_tcp(const char *listen_at, bool may_be_open) {

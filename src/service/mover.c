@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "channel/idle.h"
 
+/* However soon it is clear that a third host cannot be connected to, and however late: it is told after this time. */
+#define SILENCE_NS (10 * TPV_NS_PER_SECOND)
 #define LOOK_PERIOD_NS (50 * TPV_NS_PER_MS)
 #define RENEWAL_PERIOD_NS (100 * TPV_NS_PER_MS)
 #define QUIET_PERIOD_NS (100 * TPV_NS_PER_MS)
@@ -122,6 +124,7 @@ static tpv_status_t start(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     const tpv_region_t *regions = tpv_feeder_regions(job->feeder, &count);
     tpv_chunks_t chunks = tpv_feeder_chunks(job->feeder);
     job->expires = expiry(mover, job);
+    job->silence = tpv_clock_ns() + SILENCE_NS;
     TPV_TRY(
         tpv_sender_open(mover->options.net, &job->stream, job->request.handles, regions, count, &chunks, &job->sender));
     job->state = TPV_FETCH_SENDING;
@@ -152,6 +155,36 @@ static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *mo
     return TPV_OK;
 }
 
+/*
+ * A client may name the address of a third host. What becomes of connecting there must not tell the client which of its
+ * ports are open: refused, silent, or taken by something else, it gets the same answer at the same time.
+ */
+static bool is_hidden(const tpv_fetch_job_t *job) {
+    return job->elsewhere && (!job->sender || !tpv_sender_connected(job->sender));
+}
+
+static tpv_status_t hidden_failure(void) {
+    return tpv_error_set(TPV_ERR_PEER,
+                         "the rank cannot be connected to at the address that it gave, which is not that of "
+                         "its control connection; the service's log has the reason");
+}
+
+static void fail_to_send(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status) {
+    if (!is_hidden(job) || (status != TPV_ERR_PEER && status != TPV_ERR_NET)) {
+        fail(mover, job, status);
+        return;
+    }
+    TPV_WARN("fetch %s: %s", job->request.fetch_id_text, tpv_error_message());
+    tpv_sender_close(job->sender);
+    job->sender = NULL;
+    job->state = TPV_FETCH_SILENT;
+}
+
+static tpv_status_t keep_silence(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+    TPV_TRY(look_around(mover, job));
+    return tpv_clock_ns() < job->silence ? TPV_OK : hidden_failure();
+}
+
 /* True while the job has to be kept. */
 static bool advance(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
     tpv_status_t status = TPV_OK;
@@ -165,9 +198,16 @@ static bool advance(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
         bool sent = false;
         status = send_some(mover, job, &sent);
         if (sent) *moved = true;
-        if (status != TPV_OK) fail(mover, job, status);
+        if (status != TPV_OK)
+            fail_to_send(mover, job, status);
+        else if (is_hidden(job) && tpv_clock_ns() >= job->silence)
+            fail(mover, job, hidden_failure());
         return true;
     }
+    case TPV_FETCH_SILENT:
+        status = keep_silence(mover, job);
+        if (status != TPV_OK) fail(mover, job, status);
+        return true;
     case TPV_FETCH_SENT:
         if (atomic_load_explicit(&job->ended, memory_order_acquire) || tpv_clock_ns() >= job->expires ||
             atomic_load_explicit(&mover->closing, memory_order_relaxed))

@@ -1,11 +1,15 @@
 #include "service/publisher.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/log.h"
 
 typedef struct {
     tpv_service_t *service;
     tpv_exchange_t *exchange;
+    bool quotes; /* an error may say what is in a file: the client may read it anyhow */
     /* The thread's until it resumes the exchange, then the HTTP side's. */
     tpv_entry_t *entry;
     tpv_status_t status;
@@ -18,12 +22,24 @@ static bool unless_closing(void *user, uint64_t done, uint64_t total) {
     return !atomic_load_explicit(&((tpv_service_t *)user)->closing, memory_order_relaxed);
 }
 
+/* A message about a file may quote it: a name, a number, a few bytes. That is not for everybody who may name a file. */
+static void note_failure(publication_t *publication) {
+    memcpy(publication->message, tpv_error_message(), sizeof publication->message);
+    if (publication->quotes || publication->status == TPV_ERR_REFUSED || publication->status == TPV_ERR_CANCELLED)
+        return;
+    TPV_WARN("publishing %s: %s", publication->entry->label, publication->message);
+    snprintf(
+        publication->message, sizeof publication->message,
+        "artifact %s cannot be published: its files cannot be read as a checkpoint; the service's log has the reason",
+        publication->entry->label);
+}
+
 static void *publish(void *argument) {
     publication_t *publication = argument;
     tpv_service_t *service = publication->service;
     publication->status = tpv_entry_open(publication->entry, service->options.threads, unless_closing, service);
     if (publication->status == TPV_OK) publication->status = tpv_service_publish(service, publication->entry);
-    if (publication->status != TPV_OK) memcpy(publication->message, tpv_error_message(), sizeof publication->message);
+    if (publication->status != TPV_OK) note_failure(publication);
     /* Before the answer: whoever has read it may publish the next one. */
     pthread_mutex_lock(&service->publisher.mutex);
     service->publisher.busy = false;
@@ -62,7 +78,10 @@ tpv_status_t tpv_publisher_start(tpv_service_t *service, tpv_exchange_t *exchang
     if (!publication) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to publish %s", definition);
     publication->service = service;
     publication->exchange = exchange;
+    publication->quotes = !tpv_exchange_peer(exchange);
     tpv_status_t status = tpv_entry_create(definition, &publication->entry);
+    if (status == TPV_OK && !publication->quotes)
+        status = tpv_entry_confine(publication->entry, service->options.publish_roots);
     if (status == TPV_OK) status = tpv_catalog_check_free(&service->catalog, publication->entry->label);
     if (status == TPV_OK) {
         pthread_mutex_lock(&service->publisher.mutex);

@@ -40,19 +40,18 @@ void tpv_route_artifact_manifest(tpv_service_t *service, tpv_exchange_t *exchang
         tpv_route_fail(service, exchange, status);
 }
 
-/* Whoever may name a folder here reads what this process may read: the Unix socket's owner, or a holder of the token.
- */
-static tpv_status_t check_trusted(const tpv_exchange_t *exchange) {
-    if (tpv_exchange_trusted(exchange)) return TPV_OK;
+/* Whoever may name a folder here decides what every rank gets under a model's name. */
+static tpv_status_t check_admin(const tpv_exchange_t *exchange) {
+    if (tpv_exchange_is_admin(exchange)) return TPV_OK;
     return tpv_error_set(TPV_ERR_PERMISSION,
-                         "publishing and retiring need the Unix socket, or TCP with a service that has a token");
+                         "publishing and retiring need the Unix socket, or over TCP the token of --admin-token-file");
 }
 
 /* A digest of a large checkpoint takes minutes: a thread of its own computes it, and the exchange waits suspended. */
 void tpv_route_artifact_publish(tpv_service_t *service, tpv_exchange_t *exchange) {
     size_t length = 0;
     const char *body = tpv_exchange_body(exchange, &length), *definition = NULL;
-    tpv_status_t status = check_trusted(exchange);
+    tpv_status_t status = check_admin(exchange);
     json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL);
     if (status == TPV_OK && json_unpack(root, "{s:s!}", "artifact", &definition) != 0)
         status = tpv_error_set(TPV_ERR_FORMAT, "publish request: expected {\"artifact\":\"NAME@VERSION=DIR\"}");
@@ -74,7 +73,7 @@ void tpv_route_artifact_published(tpv_service_t *service, tpv_exchange_t *exchan
 }
 
 void tpv_route_artifact_retire(tpv_service_t *service, tpv_exchange_t *exchange, const char *label) {
-    tpv_status_t status = check_trusted(exchange);
+    tpv_status_t status = check_admin(exchange);
     if (status == TPV_OK) status = tpv_service_retire(service, label);
     if (status == TPV_OK)
         tpv_route_answer(service, exchange, json_pack("{s:s}", "retired", label));

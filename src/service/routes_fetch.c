@@ -56,6 +56,10 @@ static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exc
         return tpv_error_set(TPV_ERR_REFUSED,
                              "the rank uses net plugin \"%s\", the source \"%s\": both must use the same", request->net,
                              service->net->abi.name);
+    const struct sockaddr *peer = tpv_exchange_peer(exchange);
+    if (peer)
+        TPV_TRY(tpv_reach_confine(request->net, request->handles, request->comms, peer, service->options.allow_net,
+                                  &job->elsewhere));
     job->deadline = request->deadline_ms ? tpv_deadline_in((double)request->deadline_ms / 1000.0) : TPV_DEADLINE_NEVER;
     job->entry = tpv_catalog_find_id(&service->catalog, request->artifact_id);
     if (!job->entry)

@@ -50,12 +50,17 @@ static tpv_status_t open_mover(tpv_service_t *service) {
     return tpv_mover_open(&mover, &service->mover);
 }
 
+static bool may_be_open(const tpv_service_options_t *options) {
+    return options->token || options->admin_token || options->insecure;
+}
+
 static tpv_status_t open_http(tpv_service_t *service) {
     const tpv_service_options_t *options = &service->options;
     tpv_http_options_t http = {.unix_path = options->unix_path,
                                .listen = options->listen,
                                .token = options->token,
-                               .insecure = options->insecure,
+                               .admin_token = options->admin_token,
+                               .may_be_open = may_be_open(options),
                                .idle_s = options->idle_s,
                                .most_served = options->max_fetches,
                                .handler = tpv_api_handler(service)};
@@ -64,7 +69,7 @@ static tpv_status_t open_http(tpv_service_t *service) {
 
 tpv_status_t tpv_service_check(const tpv_service_options_t *options) {
     if (options->unix_path) TPV_TRY(tpv_listen_check_unix(options->unix_path));
-    if (options->listen) TPV_TRY(tpv_listen_check_tcp(options->listen, options->token || options->insecure));
+    if (options->listen) TPV_TRY(tpv_listen_check_tcp(options->listen, may_be_open(options)));
     return TPV_OK;
 }
 

@@ -4,11 +4,14 @@
 
 #include "service/http_server.h"
 #include "service/mover.h"
+#include "service/reach.h"
 
 typedef struct tpv_service_options {
-    const char *unix_path, *listen, *token;
+    const char *unix_path, *listen, *token, *admin_token;
     bool insecure;
-    const char *net; /* plugin; NULL: NCCL_NET_PLUGIN, else tpview */
+    const char *const *publish_roots; /* ends with NULL: below which TCP clients may publish; NULL: nowhere */
+    const tpv_networks_t *allow_net;  /* where ranks may ask for their data, beside their own address */
+    const char *net;                  /* plugin; NULL: NCCL_NET_PLUGIN, else tpview */
     unsigned threads;
     unsigned max_fetches;
     double idle_s;       /* of a control connection */

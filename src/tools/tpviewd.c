@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -27,6 +28,12 @@ static const char help[] =
     "  --listen HOST:PORT   also serve on TCP; port 0 picks one. An address that other hosts can reach needs\n"
     "                       --token-file or --insecure\n"
     "  --token-file FILE    bearer token that TCP clients must show; only its owner may read the file\n"
+    "  --admin-token-file FILE\n"
+    "                       bearer token of TCP clients that may publish and retire as well\n"
+    "  --publish-root DIR   TCP clients may publish what lies below DIR (may be repeated; default: nothing)\n"
+    "  --allow-net CIDR     send data also to ranks' addresses in this network (may be repeated; default: the\n"
+    "                       networks of this host that the rank's control connection comes from). Applies to TCP\n"
+    "                       clients and net plugin tpview\n"
     "  --insecure           let anybody who can reach --listen fetch\n"
     "  --net PLUGIN         net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
     "  --threads N          threads that gather and digest (default: TPVIEW_THREADS)\n"
@@ -50,6 +57,9 @@ enum {
     OPT_UNIX = 256,
     OPT_LISTEN,
     OPT_TOKEN_FILE,
+    OPT_ADMIN_TOKEN_FILE,
+    OPT_PUBLISH_ROOT,
+    OPT_ALLOW_NET,
     OPT_INSECURE,
     OPT_NET,
     OPT_THREADS,
@@ -67,6 +77,9 @@ enum {
 static const struct option long_options[] = {{"unix", required_argument, NULL, OPT_UNIX},
                                              {"listen", required_argument, NULL, OPT_LISTEN},
                                              {"token-file", required_argument, NULL, OPT_TOKEN_FILE},
+                                             {"admin-token-file", required_argument, NULL, OPT_ADMIN_TOKEN_FILE},
+                                             {"publish-root", required_argument, NULL, OPT_PUBLISH_ROOT},
+                                             {"allow-net", required_argument, NULL, OPT_ALLOW_NET},
                                              {"insecure", no_argument, NULL, OPT_INSECURE},
                                              {"net", required_argument, NULL, OPT_NET},
                                              {"threads", required_argument, NULL, OPT_THREADS},
@@ -83,11 +96,26 @@ static const struct option long_options[] = {{"unix", required_argument, NULL, O
 
 typedef struct {
     tpv_service_options_t service;
-    const char *token_file;
-    char *token;
+    const char *token_file, *admin_token_file;
+    char *token, *admin_token;
+    const char **publish_roots; /* ends with NULL */
+    size_t publish_root_count;
+    tpv_networks_t allow_net;
     double drain_s;
     char default_unix[108];
 } daemon_t;
+
+static tpv_status_t add_publish_root(daemon_t *d, const char *root) {
+    struct stat folder;
+    if (stat(root, &folder) != 0 || !S_ISDIR(folder.st_mode))
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--publish-root %s is not a folder", root);
+    const char **grown = reallocarray(d->publish_roots, d->publish_root_count + 2, sizeof *grown);
+    if (!grown) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for --publish-root");
+    grown[d->publish_root_count++] = root;
+    grown[d->publish_root_count] = NULL;
+    d->publish_roots = grown;
+    return TPV_OK;
+}
 
 /* -1: go on; otherwise an exit code. */
 static int take_option(daemon_t *d, int option, char **argv) {
@@ -102,6 +130,16 @@ static int take_option(daemon_t *d, int option, char **argv) {
         break;
     case OPT_TOKEN_FILE:
         d->token_file = optarg;
+        break;
+    case OPT_ADMIN_TOKEN_FILE:
+        d->admin_token_file = optarg;
+        break;
+    case OPT_PUBLISH_ROOT:
+        status = add_publish_root(d, optarg);
+        break;
+    case OPT_ALLOW_NET:
+        status = tpv_networks_add(&d->allow_net, optarg);
+        if (status != TPV_OK) tpv_error_prefix(status, "--allow-net");
         break;
     case OPT_INSECURE:
         d->service.insecure = true;
@@ -189,6 +227,7 @@ static tpv_status_t judge(const daemon_t *d, char **definitions, int count, tpv_
     }
     tpv_service_options_t options = d->service;
     options.token = d->token_file;
+    options.admin_token = d->admin_token_file;
     return tpv_service_check(&options);
 }
 
@@ -207,7 +246,9 @@ static tpv_status_t open_service(daemon_t *d, char **definitions, int count, tpv
     if (!entries) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %d artifacts", count);
     tpv_status_t status = judge(d, definitions, count, entries);
     if (status == TPV_OK && d->token_file) status = tpv_cli_token(d->token_file, &d->token);
+    if (status == TPV_OK && d->admin_token_file) status = tpv_cli_token(d->admin_token_file, &d->admin_token);
     d->service.token = d->token;
+    d->service.admin_token = d->admin_token;
     if (status == TPV_OK) status = open_entries(entries, count, d->service.threads);
     if (status == TPV_OK) status = tpv_service_open(&d->service, entries, (size_t)count, service);
     for (int i = 0; i < count; i++)
@@ -286,9 +327,14 @@ int main(int argc, char **argv) {
         if (!d.service.threads) d.service.threads = (unsigned)tpv_param_int(TPV_PARAM_THREADS);
         if (!d.service.budget) d.service.budget = (uint64_t)tpv_param_int(TPV_PARAM_BUDGET);
         if (!(d.service.export_ttl_s > 0)) d.service.export_ttl_s = (double)tpv_param_int(TPV_PARAM_EXPORT_TTL);
+        d.service.publish_roots = d.publish_roots;
+        d.service.allow_net = &d.allow_net;
         choose_unix_path(&d);
         code = serve(&d, argv + optind, argc - optind);
     }
     free(d.token);
+    free(d.admin_token);
+    free(d.publish_roots);
+    tpv_networks_clear(&d.allow_net);
     return tpv_cli_end(code);
 }
