@@ -1,8 +1,8 @@
 /* ncclNetPlugin_v11: a context for each communicator, which holds its traffic class. */
 #include "ncclnet/net_v11.h"
 
+#include "abi/context.h"
 #include "abi/tables.h"
-#include "core/context.h"
 
 static ncclResult_t init(void **ctx, uint64_t comm_id, ncclNetCommConfig_v11_t *config, ncclDebugLogger_t logger,
                          ncclProfilerCallback_t profiler) {

@@ -1,8 +1,8 @@
 /* ncclNetPlugin_v12: rails and planes. */
 #include "ncclnet/net_v12.h"
 
+#include "abi/context.h"
 #include "abi/tables.h"
-#include "core/context.h"
 
 static ncclResult_t init(void **ctx, uint64_t comm_id, ncclNetCommConfig_v12_t *config, ncclDebugLogger_t logger,
                          ncclProfilerCallback_t profiler) {

@@ -1,7 +1,7 @@
 /* Calls that several older ABI versions share. */
 #include "abi/tables.h"
+#include "core/comm.h"
 #include "core/log.h"
-#include "core/transport.h"
 
 static ncclResult_t refuse_size(int size) {
     TPV_NET_WARN("a size of %d bytes: expected 0 or more", size);

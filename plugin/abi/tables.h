@@ -5,7 +5,7 @@
 #ifndef ABI_TABLES_H
 #define ABI_TABLES_H
 
-#include "core/net.h"
+#include "abi/net.h"
 
 /* ---- properties: what `since` adds to the one before ---- */
 

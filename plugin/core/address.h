@@ -24,7 +24,8 @@ static inline uint16_t tpv_address_port(const tpv_address_t *address) {
     return ntohs(address->any.sa_family == AF_INET6 ? address->v6.sin6_port : address->v4.sin_port);
 }
 
-/* "10.0.0.1:4000" or "[fe80::1]:4000" into `text` (TPV_ADDRESS_TEXT bytes), which is also returned. */
+/* "10.0.0.1:4000", "[2001:db8::1]:4000" or "[fe80::1%eth0]:4000" into `text` (TPV_ADDRESS_TEXT bytes), which is also
+ * returned. */
 const char *tpv_address_print(const tpv_address_t *address, char *text);
 
 #endif

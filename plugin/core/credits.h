@@ -6,8 +6,8 @@
 #ifndef CORE_CREDITS_H
 #define CORE_CREDITS_H
 
+#include "core/comm.h"
 #include "core/notice.h"
-#include "core/transport.h"
 
 /* A receiver has so many receives posted at most, and the first tag may have less than nothing. */
 #define TPV_CREDIT_TAGS_MAX (NCCL_NET_MAX_REQUESTS * TPV_GROUP_MEMBERS_MAX + 1)

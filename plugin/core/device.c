@@ -15,7 +15,7 @@ ncclResult_t tpv_devices_discover(void) {
     tpv_setup_lock();
     if (tpv_device_count() == 0)
         for (int i = 0; tpv_transports[i] && result == ncclSuccess; i++)
-            result = tpv_transports[i]->discover();
+            if (tpv_transports[i]->discover) result = tpv_transports[i]->discover();
     tpv_setup_unlock();
     if (result == ncclSuccess && tpv_device_count() == 0) {
         TPV_NET_WARN("found no network interface to use: see NCCL_SOCKET_IFNAME and NCCL_SOCKET_FAMILY");

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "core/interface.h"
 #include "ncclnet/common.h"
 
 #define TPV_DEVICES_MAX 64
@@ -15,15 +16,17 @@ typedef struct {
     _Atomic uint64_t comms, messages_sent, messages_received, bytes_sent, bytes_received, comms_failed, strangers;
 } tpv_device_stats_t;
 
-/* First member of every transport's device. All but `stats` is constant once it is in the table. */
+/* All but `stats` is constant once it is in the table. */
 typedef struct {
     const struct tpv_transport *transport;
     char *name;
     char *pci_path; /* NULL for a virtual device */
     uint64_t guid;
-    int pointer_support; /* NCCL_PTR_* */
+    tpv_interface_t interface; /* where it listens and connects from */
+    int pointer_support;       /* NCCL_PTR_* */
     int registration_is_global;
-    int speed; /* Mb/s */
+    int speed;        /* Mb/s */
+    bool speed_known; /* it was not made up */
     int port;
     int receives_max; /* of one irecv */
     size_t message_max;

@@ -5,13 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Whether one name of the list fits. A name may be followed by ":port", which means nothing here. */
+/* Whether one name of the list fits. A name may be followed by ":port", which means nothing here. A list without names
+ * fits all, as with NCCL (matchIfList, src/misc/utils.cc at v2.28.9). */
 static bool listed(const char *list, bool exact, const char *name) {
+    bool any = false;
     for (const char *item = list;; item++) {
         size_t span = strcspn(item, ","), length = strcspn(item, ",:");
         if (length && strncmp(item, name, length) == 0 && (!exact || name[length] == '\0')) return true;
+        any = any || length;
         item += span;
-        if (!*item) return false;
+        if (!*item) return !any;
     }
 }
 
@@ -55,7 +58,7 @@ static void order_addresses(tpv_interface_t *interface) {
     if (link_local(&interface->addresses[1])) interface->address_count = 1;
 }
 
-static int collect(const struct ifaddrs *all, const char *list, int family, tpv_interface_t *interfaces) {
+static int collect(const struct ifaddrs *all, const char *list, int family, tpv_interface_t *interfaces, int room) {
     int count = 0;
     for (const struct ifaddrs *entry = all; entry; entry = entry->ifa_next) {
         const struct sockaddr *address = entry->ifa_addr;
@@ -66,11 +69,12 @@ static int collect(const struct ifaddrs *all, const char *list, int family, tpv_
         int i = 0;
         while (i < count && strcmp(interfaces[i].name, entry->ifa_name) != 0)
             i++;
-        if (i == TPV_INTERFACES_MAX) continue;
+        if (i == room) continue;
         if (i == count) {
             memset(&interfaces[i], 0, sizeof interfaces[i]);
             snprintf(interfaces[i].name, sizeof interfaces[i].name, "%s", entry->ifa_name);
             interfaces[i].index = if_nametoindex(entry->ifa_name);
+            interfaces[i].family = family;
             count++;
         }
         add_address(&interfaces[i], address);
@@ -85,12 +89,22 @@ int tpv_interfaces_find(const char *list, int family, tpv_interface_t *interface
     struct ifaddrs *all = NULL;
     if (getifaddrs(&all) != 0) return -1;
     int count = 0;
-    if (*list) {
-        count = collect(all, list, family, interfaces);
+    if (strlen(list) > 1) {
+        count = collect(all, list, family, interfaces, TPV_INTERFACES_MAX);
     } else {
         for (size_t i = 0; i < sizeof choices / sizeof *choices && count == 0; i++)
-            count = collect(all, choices[i], family, interfaces);
+            count = collect(all, choices[i], family, interfaces, TPV_INTERFACES_MAX);
     }
     freeifaddrs(all);
     return count;
+}
+
+void tpv_interface_refresh(tpv_interface_t *interface) {
+    struct ifaddrs *all = NULL;
+    tpv_interface_t found[1];
+    char list[IF_NAMESIZE + 1];
+    if (getifaddrs(&all) != 0) return;
+    snprintf(list, sizeof list, "=%s", interface->name);
+    if (collect(all, list, interface->family, found, 1) == 1) *interface = found[0];
+    freeifaddrs(all);
 }

@@ -21,10 +21,9 @@ typedef struct {
 } entry_t;
 
 static const entry_t table[TPV_NET_PARAM_COUNT] = {
-    [TPV_NET_PARAM_CONNECT_TIMEOUT] = {"TPVIEW_NET_CONNECT_TIMEOUT", KIND_INT, "20", 1, 3600,
-                                       "seconds that connect waits for a host that does not answer"},
-    [TPV_NET_PARAM_HANDSHAKE_TIMEOUT] = {"TPVIEW_NET_HANDSHAKE_TIMEOUT", KIND_INT, "5", 1, 3600,
-                                         "seconds that a new connection has to prove that it belongs"},
+    /* As long as NCCL's own sockets try: 34 times, 100 ms more each time (src/misc/socket.cc at v2.28.9). */
+    [TPV_NET_PARAM_CONNECT_TIMEOUT] = {"TPVIEW_NET_CONNECT_TIMEOUT", KIND_INT, "60", 1, 3600,
+                                       "seconds that either side of a connection has patience while it comes about"},
     [TPV_NET_PARAM_PEER_TIMEOUT] = {"TPVIEW_NET_PEER_TIMEOUT", KIND_INT, "30", 3, 86400,
                                     "seconds after which a peer whose host is silent counts as lost"},
     [TPV_NET_PARAM_LOCAL] = {"TPVIEW_NET_LOCAL", KIND_INT, "1", 0, 2,

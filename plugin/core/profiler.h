@@ -2,7 +2,7 @@
 #ifndef CORE_PROFILER_H
 #define CORE_PROFILER_H
 
-#include "core/transport.h"
+#include "core/comm.h"
 
 /* NULL leaves the present one, as every communicator of a process gives the same. */
 void tpv_profiler_set(ncclProfilerCallback_t callback);

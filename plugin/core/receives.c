@@ -15,7 +15,9 @@ struct tpv_early {
     char data[];
 };
 
-void tpv_receives_start(tpv_receives_t *receives, tpv_comm_t *comm) {
+void tpv_receives_start(tpv_receives_t *receives, tpv_comm_t *comm, tpv_tell_t tell_sender) {
+    receives->comm = comm;
+    receives->tell = tell_sender;
     receives->free_groups = UINT32_MAX;
     receives->early_end = &receives->early;
     for (unsigned i = 0; i < TPV_GROUPS_MAX; i++) {
@@ -121,8 +123,8 @@ static ncclResult_t post_member(tpv_receives_t *receives, tpv_group_t *group, un
     return early->whole ? deliver(receives, early) : ncclSuccess;
 }
 
-ncclResult_t tpv_receives_post(tpv_receives_t *receives, int count, void **data, const size_t *sizes, const int *tags,
-                               tpv_group_t **posted) {
+static ncclResult_t post(tpv_receives_t *receives, int count, void **data, const size_t *sizes, const int *tags,
+                         tpv_group_t **posted) {
     *posted = NULL;
     if (!receives->free_groups || receives->notice_count) return ncclSuccess;
     unsigned index = (unsigned)__builtin_ctz(receives->free_groups);
@@ -139,6 +141,14 @@ ncclResult_t tpv_receives_post(tpv_receives_t *receives, int count, void **data,
     }
     *posted = group;
     return ncclSuccess;
+}
+
+ncclResult_t tpv_receives_post(tpv_receives_t *receives, int count, void **data, const size_t *sizes, const int *tags,
+                               tpv_group_t **posted) {
+    tpv_receives_tell(receives);
+    ncclResult_t result = post(receives, count, data, sizes, tags, posted);
+    tpv_receives_tell(receives);
+    return result;
 }
 
 /* The oldest receive with `tag` that has no message; its group's index, -1 when there is none. */

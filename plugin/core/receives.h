@@ -16,8 +16,8 @@
 #ifndef CORE_RECEIVES_H
 #define CORE_RECEIVES_H
 
+#include "core/comm.h"
 #include "core/notice.h"
-#include "core/transport.h"
 
 #define TPV_GROUPS_MAX NCCL_NET_MAX_REQUESTS
 #define TPV_NOTICES_MAX (TPV_GROUP_MEMBERS_MAX + 1)
@@ -42,6 +42,10 @@ typedef struct {
 
 typedef struct tpv_early tpv_early_t;
 
+/* The transport's way to tell the sender what stands in receives->notices: sets notice_count to 0, or leaves the
+ * notices where they are when they cannot go now. */
+typedef void (*tpv_tell_t)(tpv_comm_t *comm);
+
 /* A message that is coming in. */
 typedef struct {
     char *data; /* where its `size` bytes go */
@@ -65,18 +69,20 @@ typedef struct {
     int32_t early_tag;
     bool early_any;
     uint64_t untold;       /* receives that early messages filled and no notice told of yet */
-    unsigned notice_count; /* notices for the sender; the transport takes them away */
+    unsigned notice_count; /* notices for the sender; `tell` takes them away */
     tpv_notice_t notices[TPV_NOTICES_MAX];
+    tpv_comm_t *comm;
+    tpv_tell_t tell;
 } tpv_receives_t;
 
 /* `receives` must be all zero. */
-void tpv_receives_start(tpv_receives_t *receives, tpv_comm_t *comm);
+void tpv_receives_start(tpv_receives_t *receives, tpv_comm_t *comm, tpv_tell_t tell);
 void tpv_receives_free(tpv_receives_t *receives);
 
 /*
- * Post a group. *group becomes NULL when all are in use or notices have not been taken away yet: try again later. May
- * add notices. ncclInvalidUsage when an early message is longer than the room for it. `count` must be 1 to
- * TPV_GROUP_MEMBERS_MAX.
+ * Post a group, and tell the sender what it has to know. *group becomes NULL when all are in use or notices have not
+ * been taken away yet: try again later. ncclInvalidUsage when an early message is longer than the room for it. `count`
+ * must be 1 to TPV_GROUP_MEMBERS_MAX.
  */
 ncclResult_t tpv_receives_post(tpv_receives_t *receives, int count, void **data, const size_t *sizes, const int *tags,
                                tpv_group_t **group);
@@ -84,6 +90,11 @@ ncclResult_t tpv_receives_post(tpv_receives_t *receives, int count, void **data,
 /* Whether anything is posted that is not done: only then may a message be begun. */
 static inline bool tpv_receives_waiting(const tpv_receives_t *receives) {
     return receives->head != receives->tail;
+}
+
+/* Tell the sender what it has not been told yet. */
+static inline void tpv_receives_tell(tpv_receives_t *receives) {
+    if (receives->notice_count) receives->tell(receives->comm);
 }
 
 /* Whether one of them has no message yet. A transport that brings several messages at the same time begins another one

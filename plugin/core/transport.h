@@ -1,73 +1,52 @@
 /*
- * What a transport is: a way to make devices, and to make connected comms between two of them. core/ and the ABI shims
- * know transports only through these tables; each comm carries its own operations, so a transport may hand out comms
- * of several kinds. Return codes follow NCCL: ncclRemoteError is the peer's fault, ncclSystemError a local one,
- * ncclInvalidUsage the caller's; whoever decides on one has logged it.
+ * What a transport is: devices, if it has its own, and a way to make comms between two of them. setup/ makes the
+ * connections of a comm and carries a transport's few bytes both ways: the connecting (sending) side's transports make
+ * offers, the accepting side takes the best one that it can and answers. core/, setup/ and the ABI shims know
+ * transports only through this table; a further one is a folder and a line in abi/transports.c.
  */
 #ifndef CORE_TRANSPORT_H
 #define CORE_TRANSPORT_H
 
-#include "core/device.h"
+#include "core/comm.h"
+#include "core/handshake.h"
 
-typedef struct tpv_comm tpv_comm_t;
-typedef struct tpv_listener tpv_listener_t;
+/* One end of a comm between offer and comm; each transport knows its own. */
+typedef struct tpv_end tpv_end_t;
 
-/* Receives that one irecv may ask for, as with NCCL's IB transport (NCCL_NET_IB_MAX_RECVS). */
-#define TPV_GROUP_MEMBERS_MAX 8
-
-/* First member of every transport's request. */
+/* The connections of a comm that is made: a transport owns those that it keeps, and sets their places to -1. */
 typedef struct {
-    tpv_comm_t *comm;
-    /* For core/profiler.h: a place for each message of the request (sends: one), NULL when there is no event. */
-    void **events;
-    uint8_t event_count;
-} tpv_request_t;
-
-/* Operations of one connected comm. One thread at a time moves data; register_memory and deregister_memory may run
- * beside it on another thread. None of them blocks. */
-typedef struct {
-    /* *registration may become NULL where the transport needs none. */
-    ncclResult_t (*register_memory)(tpv_comm_t *comm, void *data, size_t size, int type, void **registration);
-    ncclResult_t (*deregister_memory)(tpv_comm_t *comm, void *registration);
-    /* *request stays NULL when it cannot be begun now: try again. `count` is 1 to TPV_GROUP_MEMBERS_MAX. */
-    ncclResult_t (*isend)(tpv_comm_t *comm, void *data, size_t size, int tag, void *registration, void **request);
-    ncclResult_t (*irecv)(tpv_comm_t *comm, int count, void **data, const size_t *sizes, const int *tags,
-                          void **registrations, void **request);
-    /* Moves what can be moved on the comm. With *done the request is gone; `sizes` may be NULL, otherwise it has an
-     * element for each message of the request. */
-    ncclResult_t (*test)(tpv_request_t *request, int *done, int *sizes);
-    /* Frees everything, requests in flight included. In a forked child it must leave the parent's connection alone. */
-    void (*close)(tpv_comm_t *comm);
-} tpv_comm_ops_t;
-
-/* First member of every transport's comm. */
-struct tpv_comm {
-    const tpv_comm_ops_t *ops;
-    unsigned fork_generation;
-};
+    tpv_device_t *device;
+    unsigned count;
+    int *fds;
+} tpv_connections_t;
 
 typedef struct tpv_transport {
     const char *name;
-    /* Add this transport's devices to the table by tpv_device_add. Called once, under the setup lock (core/fork.h). */
+    uint8_t id; /* in handshakes, 1 to 255: never given to another one */
+    /* Add this transport's devices to the table by tpv_device_add. Called once, under the setup lock (core/fork.h).
+     * NULL: it has none of its own. */
     ncclResult_t (*discover)(void);
-    /* Writes all NCCL_NET_HANDLE_MAXSIZE bytes of `handle`. traffic_class -1: undefined. */
-    ncclResult_t (*listen)(tpv_device_t *device, int traffic_class, void *handle, tpv_listener_t **listener);
-    /* *comm stays NULL until the connection stands: call again with the same handle memory. `owner` is who to ask for
-     * at `abandon`. */
-    ncclResult_t (*connect)(const void *owner, tpv_device_t *device, int traffic_class, const void *handle,
-                            tpv_comm_t **comm);
-    /* *comm stays NULL until a rightful peer has connected: call again. */
-    ncclResult_t (*accept)(tpv_listener_t *listener, tpv_comm_t **comm);
-    void (*close_listener)(tpv_listener_t *listener);
-    /* Drop the connects that `owner` began and did not carry to their end. */
-    void (*abandon)(const void *owner);
+    /* How many connections a comm that connects from `device` should have, 1 to TPV_CONNECTIONS_MAX. There may be fewer
+     * in the end, and more when another transport wants more. */
+    unsigned (*connections)(const tpv_device_t *device);
+    /* The connecting side. What it can offer to a peer whose handle named the boot id `peer`: offer->size bytes, and
+     * *end, which may stay NULL where nothing has to be kept. False: nothing; logged where it is a surprise. Under the
+     * setup lock. */
+    bool (*offer)(tpv_device_t *device, const uint8_t *peer, tpv_message_t *offer, tpv_end_t **end);
+    /* The accepting side. False: declined, and the next one is asked; the reason is logged. */
+    bool (*take)(tpv_device_t *device, const tpv_message_t *offer, tpv_message_t *answer, tpv_end_t **end);
+    /* Make the comm of an end whose offer was taken; `answer` is the peer's. ncclRemoteError: it makes no sense.
+     * ncclSystemError: a lack of memory. Both logged. The end is owned by the comm unless this fails. Under the setup
+     * lock. */
+    ncclResult_t (*send_over)(tpv_end_t *end, const tpv_message_t *answer, tpv_connections_t *connections,
+                              tpv_comm_t **comm);
+    ncclResult_t (*receive_over)(tpv_end_t *end, tpv_connections_t *connections, tpv_comm_t **comm);
+    /* An end that becomes no comm. NULL where there is nothing to free. */
+    void (*drop)(tpv_end_t *end);
+    /* Called now and then, for what has to be looked after when no comm is used. NULL: nothing. Under the setup lock.
+     */
+    void (*sweep)(void);
 } tpv_transport_t;
-
-/* First member of every transport's listener. */
-struct tpv_listener {
-    const tpv_transport_t *transport;
-    unsigned fork_generation;
-};
 
 /* Every transport, best first, ending with NULL. Defined beside the ABI shims (abi/transports.c), so that core/ knows
  * none of them. */

@@ -1,13 +1,14 @@
 #include "local/host.h"
 
-#include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/boot.h"
 #include "core/fork.h"
 #include "core/params.h"
 
@@ -16,35 +17,12 @@ static tpv_local_host_t host;
 static bool known;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static int hex_digit(char digit) {
-    if (digit >= '0' && digit <= '9') return digit - '0';
-    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-}
-
-/* proc(5): a UUID, drawn anew at every boot. */
-static bool read_boot_id(uint8_t *id) {
-    char text[64];
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return false;
-    ssize_t length = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (length < 36) return false;
-    text[length] = '\0';
-    int digits = 0;
-    for (const char *at = text; *at && *at != '\n'; at++) {
-        if (*at == '-') continue;
-        int digit = hex_digit(*at);
-        if (digit < 0 || digits == 2 * TPV_LOCAL_ID_BYTES) return false;
-        id[digits / 2] = (uint8_t)(id[digits / 2] << 4 | digit);
-        digits++;
-    }
-    return digits == 2 * TPV_LOCAL_ID_BYTES;
-}
-
 static void look(void) {
     struct stat space;
     if (tpv_net_param_int(TPV_NET_PARAM_LOCAL) == 0) return;
-    if (!read_boot_id(host.boot_id) || stat("/proc/self/ns/pid", &space) != 0) return;
+    const uint8_t *boot_id = tpv_boot_id();
+    if (!boot_id || stat("/proc/self/ns/pid", &space) != 0) return;
+    memcpy(host.boot_id, boot_id, sizeof host.boot_id);
     host.pid_namespace = space.st_ino;
     known = true;
 }
@@ -71,7 +49,7 @@ const uint8_t *tpv_local_nonce(void) {
     }
     if (!good || generation != tpv_fork_generation()) {
         generation = tpv_fork_generation();
-        good = getrandom(nonce, TPV_LOCAL_ID_BYTES, GRND_NONBLOCK) == TPV_LOCAL_ID_BYTES;
+        good = getrandom(nonce, TPV_ID_BYTES, GRND_NONBLOCK) == TPV_ID_BYTES;
     }
     return good ? nonce : NULL;
 }

@@ -2,14 +2,11 @@
 #ifndef LOCAL_HOST_H
 #define LOCAL_HOST_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-#define TPV_LOCAL_ID_BYTES 16
+#include "core/handshake.h"
 
 typedef struct {
-    uint8_t boot_id[TPV_LOCAL_ID_BYTES]; /* of the running kernel */
-    uint64_t pid_namespace;              /* process ids mean the same to two processes that share it */
+    uint8_t boot_id[TPV_ID_BYTES]; /* of the running kernel */
+    uint64_t pid_namespace;        /* process ids mean the same to two processes that share it */
 } tpv_local_host_t;
 
 /* NULL when the same-host transport is switched off (TPVIEW_NET_LOCAL) or the kernel does not say. */

@@ -2,7 +2,8 @@
  * The receiving end. It alone moves payloads: out of the sender's memory, or out of the shared memory, into what its
  * own caller has posted. Nobody ever writes into the memory of another process, so nothing can arrive after a close.
  *
- * Messages go to receives by their tags, see core/receives.h, and are copied in the order in which they found them.
+ * Messages go to receives by their tags, see core/receives.h, and are copied in the order in which they found them; but
+ * what comes through `bulk` comes in the order in which it was asked for.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,12 +13,12 @@
 
 #include "core/log.h"
 #include "core/receives.h"
-#include "local/comm.h"
+#include "local/pair.h"
 
 /* Runs in one process_vm_readv, the nonce included: as many as the kernel has on its stack (UIO_FASTIOV). */
 #define RUNS_MAX 8
-/* One for each place of a receive. */
-#define TRANSFERS (TPV_GROUPS_MAX * TPV_GROUP_MEMBERS_MAX)
+/* More than places of receives: behind one that waits for `bulk`, others may be done. */
+#define TRANSFERS 512
 
 /* An announcement, copied out of the shared memory once and checked. */
 typedef struct {
@@ -25,26 +26,33 @@ typedef struct {
     size_t size;
     int32_t tag;
     uint32_t slot, buffer;
+    bool shared;
 } message_t;
 
 /* A message and where it goes. */
 typedef struct {
     message_t message;
     tpv_incoming_t incoming;
+    size_t offset; /* how much of the payload has come */
     bool too_long;
+    bool granted; /* it comes through `bulk` */
+    bool whole;
 } transfer_t;
 
 typedef struct {
-    tpv_local_comm_t base;
+    tpv_local_pair_t base;
     tpv_receives_t receives;
     unsigned open_places;     /* posted receives that have no message yet */
     uint32_t seen;            /* announcements that were looked at */
+    bool crowded;             /* messages without a transfer may have a receive */
+    bool told_unreadable;     /* of memory that cannot be read */
     unsigned unmatched_count; /* messages without a receive, oldest first */
     message_t unmatched[TPV_LOCAL_SLOTS];
-    uint32_t head, tail;       /* transfers[head % TRANSFERS] … */
-    bool ends;                 /* the last transfer is too long: none may follow */
-    size_t offset;             /* how much of the head's payload has come */
-    uint32_t granted, noticed; /* ours of the shared words */
+    uint32_t head, tail; /* transfers[head % TRANSFERS] … transfers[tail % TRANSFERS - 1]; the head is not whole */
+    bool ends;           /* the last transfer is too long: none may follow */
+    uint32_t filled;     /* grants whose payload is here */
+    uint32_t granted_to[TPV_LOCAL_RING]; /* positions of transfers */
+    uint32_t granted, noticed;           /* ours of the shared words */
     uint64_t consumed;
     transfer_t transfers[TRANSFERS];
 } receiver_t;
@@ -54,8 +62,18 @@ static void tell(receiver_t *comm, tpv_local_state_t state) {
 }
 
 static void fail(receiver_t *comm, tpv_local_state_t state, ncclResult_t result, const char *text) {
-    tpv_local_fail(&comm->base, result, "%s", text);
+    tpv_comm_fail(&comm->base.base, result, "%s", text);
     tell(comm, state);
+}
+
+static void fail_call(receiver_t *comm, const char *call, int error_number) {
+    tpv_comm_fail(&comm->base.base, ncclSystemError, "%s: %s", call, strerror(error_number));
+    tell(comm, TPV_LOCAL_FAILED);
+}
+
+static void fail_data(receiver_t *comm, const char *call) {
+    tpv_comm_fail_data(&comm->base.base, call);
+    tell(comm, TPV_LOCAL_FAILED);
 }
 
 static void fail_damaged(receiver_t *comm) {
@@ -70,8 +88,10 @@ static tpv_local_state_t sender_state(const receiver_t *comm) {
 static void fail_ended(receiver_t *comm) {
     switch (sender_state(comm)) {
     case TPV_LOCAL_OPEN:
-        fail(comm, TPV_LOCAL_FAILED, ncclRemoteError,
-             "the peer is gone: its process or the connection to it has ended");
+        fail(comm, TPV_LOCAL_FAILED, ncclRemoteError, "the peer is gone: its process has ended");
+        break;
+    case TPV_LOCAL_WITHDRAWN:
+        fail(comm, TPV_LOCAL_FAILED, ncclRemoteError, "the peer deregistered memory with a send in flight");
         break;
     case TPV_LOCAL_CLOSED:
         fail(comm, TPV_LOCAL_FAILED, ncclRemoteError, "the peer closed the connection");
@@ -85,60 +105,77 @@ static transfer_t *transfer_at(receiver_t *comm, uint32_t position) {
     return &comm->transfers[position % TRANSFERS];
 }
 
-/* The head's message is there. */
-static void finish_head(receiver_t *comm) {
-    const transfer_t *transfer = transfer_at(comm, comm->head++);
-    comm->offset = 0;
-    comm->base.messages++;
-    comm->base.bytes += transfer->message.size;
+/* Its message is there. */
+static void finish(receiver_t *comm, transfer_t *transfer) {
+    transfer->whole = true;
+    comm->base.base.messages++;
+    comm->base.base.bytes += transfer->message.size;
     /* Cannot fail: no message is begun here before there is a receive for it. */
     (void)tpv_receives_end(&comm->receives, &transfer->incoming);
     atomic_store_explicit(&comm->base.control->slots[transfer->message.slot].done, 1, memory_order_release);
+    while (comm->head != comm->tail && transfer_at(comm, comm->head)->whole)
+        comm->head++;
 }
 
 static bool wants_grant(const receiver_t *comm, const transfer_t *transfer) {
-    return comm->base.link->mode == TPV_LOCAL_SHARE && !transfer->message.buffer && transfer->message.size &&
-           !transfer->too_long;
+    return (comm->base.end->mode == TPV_LOCAL_SHARE || transfer->message.shared) && !transfer->message.buffer &&
+           transfer->message.size && !transfer->too_long && !transfer->granted && !transfer->whole;
 }
 
-static void grant(receiver_t *comm, uint32_t slot) {
+/* Have the payload of the transfer at `position` come through `bulk`, from its first byte. */
+static void grant(receiver_t *comm, uint32_t position) {
     tpv_local_control_t *control = comm->base.control;
-    control->grants[comm->granted++ % TPV_LOCAL_RING] = slot;
+    transfer_t *transfer = transfer_at(comm, position);
+    transfer->granted = true;
+    transfer->offset = 0;
+    comm->granted_to[comm->granted % TPV_LOCAL_RING] = position;
+    control->grants[comm->granted++ % TPV_LOCAL_RING] = transfer->message.slot;
     atomic_store_explicit(&control->granted, comm->granted, memory_order_release);
 }
 
 /* Pass on what the sender has to know; what finds no room now is for later. */
-static void tell_sender(receiver_t *comm) {
+static void tell_sender(tpv_comm_t *base) {
+    receiver_t *comm = (receiver_t *)base;
     tpv_local_control_t *control = comm->base.control;
-    uint32_t room = TPV_LOCAL_NOTICES - (comm->noticed - atomic_load_explicit(&control->heard, memory_order_acquire));
-    if (comm->receives.notice_count > room) return;
+    uint32_t unheard = comm->noticed - atomic_load_explicit(&control->heard, memory_order_acquire);
+    if (unheard > TPV_LOCAL_NOTICES) {
+        fail_damaged(comm);
+        return;
+    }
+    if (comm->receives.notice_count > TPV_LOCAL_NOTICES - unheard) return;
     for (unsigned i = 0; i < comm->receives.notice_count; i++)
         control->notices[comm->noticed++ % TPV_LOCAL_NOTICES] = comm->receives.notices[i];
     comm->receives.notice_count = 0;
     atomic_store_explicit(&control->noticed, comm->noticed, memory_order_release);
 }
 
+static bool have_transfer(const receiver_t *comm) {
+    return comm->tail - comm->head < TRANSFERS;
+}
+
 /* There is a receive for the message. If it is too short, the comm fails when the transfer's turn comes: what came
  * before stays good. */
 static void begin_transfer(receiver_t *comm, const message_t *message) {
-    transfer_t *transfer = transfer_at(comm, comm->tail++);
+    uint32_t position = comm->tail++;
+    transfer_t *transfer = transfer_at(comm, position);
     comm->open_places--;
-    transfer->message = *message;
+    *transfer = (transfer_t){.message = *message};
     transfer->too_long = comm->ends =
         tpv_receives_begin(&comm->receives, message->tag, message->size, &transfer->incoming) != ncclSuccess;
-    if (wants_grant(comm, transfer)) grant(comm, message->slot);
+    if (wants_grant(comm, transfer)) grant(comm, position);
 }
 
 /* Messages that came before their receives. */
 static void match_unmatched(receiver_t *comm) {
     unsigned kept = 0;
     for (unsigned i = 0; i < comm->unmatched_count; i++) {
-        if (!comm->ends && tpv_receives_wants(&comm->receives, comm->unmatched[i].tag))
+        if (!comm->ends && have_transfer(comm) && tpv_receives_wants(&comm->receives, comm->unmatched[i].tag))
             begin_transfer(comm, &comm->unmatched[i]);
         else
             comm->unmatched[kept++] = comm->unmatched[i];
     }
     comm->unmatched_count = kept;
+    comm->crowded = !have_transfer(comm);
 }
 
 /* False when the comm failed. */
@@ -150,15 +187,15 @@ static bool look_at_announcements(receiver_t *comm) {
         return false;
     }
     /* A message that nobody has asked for is only of interest while others are waited for. */
-    while (comm->seen != announced && comm->open_places && !comm->ends) {
-        uint32_t slot = control->order[comm->seen++ % TPV_LOCAL_RING];
+    while (comm->seen != announced && comm->open_places && !comm->ends && have_transfer(comm)) {
+        uint32_t slot = *(const volatile uint32_t *)&control->order[comm->seen++ % TPV_LOCAL_RING];
         if (slot >= TPV_LOCAL_SLOTS) {
             fail_damaged(comm);
             return false;
         }
         const volatile tpv_local_slot_t *from = &control->slots[slot];
-        message_t message = {from->address, from->size, from->tag, slot, from->buffer};
-        if (message.size > TPV_LOCAL_MESSAGE_MAX || message.buffer > TPV_LOCAL_INLINE_BUFFERS ||
+        message_t message = {from->address, from->size, from->tag, slot, from->buffer, from->shared == 1};
+        if (message.size > TPV_MESSAGE_MAX || message.buffer > TPV_LOCAL_INLINE_BUFFERS ||
             (message.buffer && message.size > TPV_LOCAL_INLINE_MAX)) {
             fail_damaged(comm);
             return false;
@@ -179,14 +216,13 @@ static bool look_at_announcements(receiver_t *comm) {
 /* Copy out of the shared memory; false when the comm failed. */
 static bool load(receiver_t *comm, char *data, size_t size, size_t at) {
     while (size) {
-        ssize_t count = pread(comm->base.link->segment.fd, data, size, (off_t)at);
+        ssize_t count = pread(comm->base.end->segment.fd, data, size, (off_t)at);
         if (count < 0 && errno == EINTR) continue;
         if (count <= 0) {
             if (count < 0 && errno == EFAULT)
-                tpv_local_fail_data(&comm->base, "pread");
+                fail_data(comm, "pread");
             else
-                tpv_local_fail(&comm->base, ncclSystemError, "pread: %s", strerror(count ? errno : ENODATA));
-            tell(comm, TPV_LOCAL_FAILED);
+                fail_call(comm, "pread", count ? errno : ENODATA);
             return false;
         }
         data += count;
@@ -200,31 +236,32 @@ static bool load(receiver_t *comm, char *data, size_t size, size_t at) {
  * 0 when nothing can be had now, or the comm failed. */
 
 static size_t copy_inline(receiver_t *comm) {
-    const transfer_t *transfer = transfer_at(comm, comm->head);
+    transfer_t *transfer = transfer_at(comm, comm->head);
     size_t at = TPV_LOCAL_INLINE_AT + (size_t)(transfer->message.buffer - 1) * TPV_LOCAL_INLINE_MAX;
-    if (!load(comm, transfer->incoming.data, transfer->message.size, at)) return 0;
-    finish_head(comm);
+    if (transfer->message.size && !load(comm, transfer->incoming.data, transfer->message.size, at)) return 0;
+    finish(comm, transfer);
     return transfer->message.size + 1;
 }
 
 static size_t copy_bulk(receiver_t *comm) {
     tpv_local_control_t *control = comm->base.control;
-    const transfer_t *transfer = transfer_at(comm, comm->head);
+    transfer_t *transfer = transfer_at(comm, comm->granted_to[comm->filled % TPV_LOCAL_RING]);
     uint64_t produced = atomic_load_explicit(&control->produced, memory_order_acquire);
     if (produced - comm->consumed > TPV_LOCAL_BULK_BYTES) {
         fail_damaged(comm);
         return 0;
     }
-    size_t size = (size_t)(produced - comm->consumed), left = transfer->message.size - comm->offset;
+    size_t size = (size_t)(produced - comm->consumed), left = transfer->message.size - transfer->offset;
     size_t at = comm->consumed % TPV_LOCAL_BULK_BYTES;
     if (size > left) size = left;
     if (size > TPV_LOCAL_BULK_BYTES - at) size = TPV_LOCAL_BULK_BYTES - at;
-    if (size == 0 || !load(comm, transfer->incoming.data + comm->offset, size, TPV_LOCAL_BULK_AT + at)) return 0;
-    comm->offset += size;
+    if (size == 0 || !load(comm, transfer->incoming.data + transfer->offset, size, TPV_LOCAL_BULK_AT + at)) return 0;
+    transfer->offset += size;
     comm->consumed += size;
     atomic_store_explicit(&control->consumed, comm->consumed, memory_order_release);
-    if (comm->offset == transfer->message.size) {
-        finish_head(comm);
+    if (transfer->offset == transfer->message.size) {
+        comm->filled++;
+        finish(comm, transfer);
     }
     return size;
 }
@@ -233,27 +270,48 @@ static size_t copy_bulk(receiver_t *comm) {
  * here on all that is not inline goes through the shared memory, from the first byte. */
 static void share_instead(receiver_t *comm) {
     TPV_NET_INFO("the memory of process %d cannot be read any more (process_vm_readv: %s): its data is copied twice",
-                 comm->base.link->peer, strerror(errno));
-    comm->base.link->mode = TPV_LOCAL_SHARE;
-    comm->offset = 0;
+                 comm->base.base.peer_process, strerror(errno));
+    comm->base.end->mode = TPV_LOCAL_SHARE;
     for (uint32_t at = comm->head; at != comm->tail; at++)
-        if (wants_grant(comm, transfer_at(comm, at))) grant(comm, transfer_at(comm, at)->message.slot);
+        if (wants_grant(comm, transfer_at(comm, at))) grant(comm, at);
 }
 
-/* process_vm_readv stopped at the first byte that it was asked for: whose place is not accessible? */
-static void blame(receiver_t *comm) {
+/* process_vm_readv stopped at the first byte that it was asked for: whose place is not accessible? The sender's may be
+ * of a kind that only its owner can read (secret memory, a device's), which is to be had through `bulk`; should it not
+ * be there at all, the sender finds out. Returns as the copying functions. */
+static size_t ask_for_a_copy(receiver_t *comm) {
     const transfer_t *transfer = transfer_at(comm, comm->head);
     char byte = 0;
     struct iovec local[2] = {[1] = {&byte, 1}};
-    struct iovec remote[2] = {[1] = {(void *)(uintptr_t)(transfer->message.address + comm->offset), 1}};
-    ssize_t got = tpv_local_pull(comm->base.link, local, remote, 1);
+    struct iovec remote[2] = {[1] = {(void *)(uintptr_t)(transfer->message.address + transfer->offset), 1}};
+    ssize_t got = tpv_local_pull(comm->base.end, local, remote, 1);
     if (got < 0 || sender_state(comm) != TPV_LOCAL_OPEN) {
         fail_ended(comm);
-    } else if (got == 0) {
-        fail(comm, TPV_LOCAL_SOURCE_FAULT, ncclRemoteError, "the peer's data is not accessible");
-    } else {
-        tpv_local_fail_data(&comm->base, "process_vm_readv");
-        tell(comm, TPV_LOCAL_FAILED);
+        return 0;
+    }
+    if (got > 0) {
+        fail_data(comm, "process_vm_readv");
+        return 0;
+    }
+    if (!comm->told_unreadable)
+        TPV_NET_INFO("some memory of process %d cannot be read by others: its data is copied twice",
+                     comm->base.base.peer_process);
+    comm->told_unreadable = true;
+    grant(comm, comm->head);
+    return 1;
+}
+
+/* The `got` bytes that were asked for in the order of the transfers are here. */
+static void distribute(receiver_t *comm, size_t got) {
+    while (got) {
+        transfer_t *transfer = transfer_at(comm, comm->head);
+        size_t rest = transfer->message.size - transfer->offset;
+        if (got < rest) {
+            transfer->offset += got;
+            return;
+        }
+        got -= rest;
+        finish(comm, transfer);
     }
 }
 
@@ -261,26 +319,24 @@ static void blame(receiver_t *comm) {
 static size_t pull(receiver_t *comm) {
     struct iovec local[RUNS_MAX], remote[RUNS_MAX];
     unsigned runs = 0;
-    size_t wanted = 0, offset = comm->offset;
+    size_t wanted = 0;
     for (uint32_t at = comm->head; at != comm->tail && runs + 1 < RUNS_MAX && wanted < TPV_LOCAL_SLICE; at++) {
         const transfer_t *transfer = transfer_at(comm, at);
-        size_t size = transfer->message.size - offset;
-        if (transfer->message.buffer || size == 0 || transfer->too_long) break;
+        size_t offset = transfer->offset, size = transfer->message.size - offset;
+        if (transfer->message.buffer || size == 0 || transfer->too_long || transfer->granted) break;
         if (size > TPV_LOCAL_SLICE - wanted) size = TPV_LOCAL_SLICE - wanted;
         runs++;
         local[runs] = (struct iovec){transfer->incoming.data + offset, size};
         remote[runs] = (struct iovec){(void *)(uintptr_t)(transfer->message.address + offset), size};
         wanted += size;
-        offset = 0;
     }
-    ssize_t got = tpv_local_pull(comm->base.link, local, remote, runs);
+    ssize_t got = tpv_local_pull(comm->base.end, local, remote, runs);
     if (got < 0 && errno == EPERM) {
         share_instead(comm);
         return 1;
     }
     if (got < 0 && errno != ESRCH) {
-        tpv_local_fail(&comm->base, ncclSystemError, "process_vm_readv: %s", strerror(errno));
-        tell(comm, TPV_LOCAL_FAILED);
+        fail_call(comm, "process_vm_readv", errno);
         return 0;
     }
     /* What was read counts only if the sender had not given its memory up by then: this load must not move up. */
@@ -289,20 +345,8 @@ static size_t pull(receiver_t *comm) {
         fail_ended(comm);
         return 0;
     }
-    if (got == 0) {
-        blame(comm);
-        return 0;
-    }
-    for (size_t left = (size_t)got; left;) {
-        const transfer_t *transfer = transfer_at(comm, comm->head);
-        size_t rest = transfer->message.size - comm->offset;
-        if (left < rest) {
-            comm->offset += left;
-            break;
-        }
-        left -= rest;
-        finish_head(comm);
-    }
+    if (got == 0) return ask_for_a_copy(comm);
+    distribute(comm, (size_t)got);
     return (size_t)got;
 }
 
@@ -310,14 +354,14 @@ static size_t copy_some(receiver_t *comm) {
     const transfer_t *transfer = transfer_at(comm, comm->head);
     const message_t *message = &transfer->message;
     if (transfer->too_long) {
-        tpv_local_fail(&comm->base, ncclInvalidUsage,
-                       "a message of %zu bytes (tag %d) is longer than the receive of %zu bytes posted for it",
-                       message->size, message->tag, transfer->incoming.size);
+        tpv_comm_fail(&comm->base.base, ncclInvalidUsage,
+                      "a message of %zu bytes (tag %d) is longer than the receive of %zu bytes posted for it",
+                      message->size, message->tag, transfer->incoming.size);
         tell(comm, TPV_LOCAL_FAILED);
         return 0;
     }
     if (message->size == 0 || message->buffer) return copy_inline(comm);
-    return comm->base.link->mode == TPV_LOCAL_PULL ? pull(comm) : copy_bulk(comm);
+    return transfer->granted ? copy_bulk(comm) : pull(comm);
 }
 
 /* Nothing moves although receives are posted: can anything come yet? */
@@ -329,38 +373,37 @@ static void check_sender(receiver_t *comm) {
     }
     /* Whatever it announced before is visible by now. */
     if (!look_at_announcements(comm)) return;
-    while (comm->head != comm->tail && comm->base.failure == ncclSuccess)
+    while (comm->head != comm->tail && !tpv_comm_failed(&comm->base.base))
         if (copy_some(comm) == 0) break;
     if (tpv_receives_waiting(&comm->receives)) fail_ended(comm);
 }
 
 static void progress(receiver_t *comm) {
     size_t moved = 0;
-    if (comm->base.failure != ncclSuccess) return;
+    if (tpv_comm_failed(&comm->base.base)) return;
+    if (comm->crowded) match_unmatched(comm);
     if (!look_at_announcements(comm)) return;
     while (comm->head != comm->tail && moved < TPV_LOCAL_TEST_BYTES) {
         size_t copied = copy_some(comm);
         if (copied == 0) break;
         moved += copied;
     }
-    if (comm->receives.notice_count) tell_sender(comm);
-    if (moved == 0 && tpv_receives_waiting(&comm->receives) && comm->base.failure == ncclSuccess) check_sender(comm);
+    tpv_receives_tell(&comm->receives);
+    if (moved == 0 && tpv_receives_waiting(&comm->receives) && !tpv_comm_failed(&comm->base.base)) check_sender(comm);
 }
 
 static ncclResult_t receive_irecv(tpv_comm_t *base, int count, void **data, const size_t *sizes, const int *tags,
                                   void **registrations, void **request) {
     (void)registrations;
     receiver_t *comm = (receiver_t *)base;
-    if (comm->base.failure != ncclSuccess) return comm->base.failure;
+    if (tpv_comm_failed(&comm->base.base)) return tpv_comm_failure(&comm->base.base);
     tpv_group_t *group;
-    if (comm->receives.notice_count) tell_sender(comm);
     ncclResult_t result = tpv_receives_post(&comm->receives, count, data, sizes, tags, &group);
-    if (comm->receives.notice_count) tell_sender(comm);
     if (group) comm->open_places += (unsigned)count;
     if (comm->unmatched_count) match_unmatched(comm);
     if (comm->ends && transfer_at(comm, comm->head)->too_long) {
         (void)copy_some(comm);
-        return comm->base.failure;
+        return tpv_comm_failure(&comm->base.base);
     }
     *request = group;
     return result;
@@ -370,55 +413,29 @@ static ncclResult_t receive_test(tpv_request_t *base, int *done, int *sizes) {
     receiver_t *comm = (receiver_t *)base->comm;
     tpv_group_t *group = (tpv_group_t *)base;
     if (group->undone) progress(comm);
-    if (group->undone) return comm->base.failure;
+    if (group->undone) return tpv_comm_failure(&comm->base.base);
     *done = 1;
     tpv_receives_give_back(&comm->receives, group, sizes);
     return ncclSuccess;
 }
 
-static ncclResult_t receive_register(tpv_comm_t *comm, void *data, size_t size, int type, void **registration) {
-    (void)comm, (void)data, (void)size;
-    *registration = NULL; /* only this process ever touches it */
-    if (type == NCCL_PTR_HOST) return ncclSuccess;
-    TPV_NET_WARN("regMr: the same-host transport moves host memory only (type %d, expected %d)", type, NCCL_PTR_HOST);
-    return ncclInvalidUsage;
-}
-
-static ncclResult_t receive_deregister(tpv_comm_t *comm, void *registration) {
-    (void)comm, (void)registration;
-    return ncclSuccess;
-}
-
-static ncclResult_t no_isend(tpv_comm_t *comm, void *data, size_t size, int tag, void *registration, void **request) {
-    (void)comm, (void)data, (void)size, (void)tag, (void)registration, (void)request;
-    TPV_NET_WARN("isend on a comm that receives");
-    return ncclInvalidUsage;
-}
-
 static void receiver_close(tpv_comm_t *base) {
     receiver_t *comm = (receiver_t *)base;
     /* A failure was told already, and says more. */
-    if (tpv_local_own(&comm->base) && comm->base.failure == ncclSuccess) tell(comm, TPV_LOCAL_CLOSED);
-    tpv_local_comm_end(&comm->base);
+    if (tpv_comm_own(base) && !tpv_comm_failed(base)) tell(comm, TPV_LOCAL_CLOSED);
+    tpv_local_pair_end(&comm->base);
 }
 
-static const tpv_comm_ops_t receive_ops = {
-    .register_memory = receive_register,
-    .deregister_memory = receive_deregister,
-    .isend = no_isend,
-    .irecv = receive_irecv,
-    .test = receive_test,
-    .close = receiver_close,
-};
+static const tpv_comm_ops_t receive_ops = {.irecv = receive_irecv, .test = receive_test, .close = receiver_close};
 
-ncclResult_t tpv_local_receiver_create(tpv_local_link_t *link, tpv_device_t *device, int fd, tpv_comm_t **comm) {
+ncclResult_t tpv_local_receive_over(tpv_end_t *end, tpv_connections_t *connections, tpv_comm_t **comm) {
     receiver_t *made = calloc(1, sizeof *made);
     if (!made) {
         TPV_NET_WARN("out of memory");
         return ncclSystemError;
     }
-    tpv_local_comm_start(&made->base, &receive_ops, false, link, device, fd);
-    tpv_receives_start(&made->receives, &made->base.base);
+    tpv_local_pair_start(&made->base, &receive_ops, false, end, connections);
+    tpv_receives_start(&made->receives, &made->base.base, tell_sender);
     *comm = &made->base.base;
     return ncclSuccess;
 }

@@ -2,15 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define NAME "tpview-net"
-/* What /proc shows for it, see memfd_create(2). */
-#define LINK "/memfd:" NAME
 
 static const uint8_t magic[8] = {'T', 'P', 'V', 'S', 'H', 'A', 'R', 'E'};
 
@@ -32,7 +32,7 @@ bool tpv_local_segment_make(const uint8_t *nonce, tpv_local_segment_t *segment) 
         memcpy(segment->control->magic, magic, sizeof magic);
         segment->control->version = TPV_LOCAL_VERSION;
         segment->control->bytes = (uint32_t)TPV_LOCAL_BYTES;
-        memcpy(segment->control->nonce, nonce, TPV_LOCAL_ID_BYTES);
+        memcpy(segment->control->nonce, nonce, TPV_ID_BYTES);
         return true;
     }
     int error_number = errno;
@@ -44,31 +44,65 @@ bool tpv_local_segment_make(const uint8_t *nonce, tpv_local_segment_t *segment) 
 static bool good(const tpv_local_segment_t *segment, const uint8_t *nonce) {
     const tpv_local_control_t *control = segment->control;
     return memcmp(control->magic, magic, sizeof magic) == 0 && control->version == TPV_LOCAL_VERSION &&
-           control->bytes == TPV_LOCAL_BYTES && memcmp(control->nonce, nonce, TPV_LOCAL_ID_BYTES) == 0;
+           control->bytes == TPV_LOCAL_BYTES && memcmp(control->nonce, nonce, TPV_ID_BYTES) == 0;
 }
 
-bool tpv_local_segment_open(int pid, int fd, const uint8_t *nonce, tpv_local_segment_t *segment, const char **why) {
-    char path[64], link[64];
+/* The object behind a descriptor of the peer, not opened: that could have effects of its own, such as a device's. */
+static int look_at(tpv_local_peer_t *peer, int fd) {
+    char path[96];
+    int found;
+    do {
+        snprintf(path, sizeof path, "/proc/%d/task/%d/fd/%d", peer->pid, peer->task, fd);
+        found = open(path, O_PATH | O_CLOEXEC);
+    } while (found < 0 && tpv_local_peer_find_task(peer));
+    return found;
+}
+
+/* Whether it can be a segment: memory without a name, of the right size. */
+static bool looks_right(int fd) {
     struct stat file;
+    struct statfs system;
+    return fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && file.st_nlink == 0 &&
+           file.st_size == (off_t)TPV_LOCAL_BYTES && fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
+}
+
+bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *nonce, tpv_local_segment_t *segment,
+                            const char **why) {
+    char path[64];
     *segment = (tpv_local_segment_t){.fd = -1};
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
-    /* Opening something else, such as a device, could have effects of its own. */
-    ssize_t length = readlink(path, link, sizeof link - 1);
+    int object = look_at(peer, fd);
     *why = "its descriptors cannot be seen";
-    if (length < 0) return false;
-    link[length] = '\0';
+    if (object < 0) return false;
     *why = "its shared memory is not where it says";
-    if (strncmp(link, LINK, strlen(LINK)) != 0) return false;
-    segment->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    *why = "its shared memory cannot be opened";
+    if (looks_right(object)) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", object);
+        *why = "its shared memory cannot be opened";
+        segment->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    }
+    close(object);
     if (segment->fd < 0) return false;
+    /* Only a memfd has seals. */
     int seals = fcntl(segment->fd, F_GET_SEALS);
     *why = "its shared memory is not in order";
-    if (fstat(segment->fd, &file) == 0 && S_ISREG(file.st_mode) && file.st_size == (off_t)TPV_LOCAL_BYTES &&
-        seals >= 0 && (seals & F_SEAL_SHRINK) && map(segment) && good(segment, nonce))
-        return true;
+    if (seals >= 0 && (seals & F_SEAL_SHRINK) && map(segment) && good(segment, nonce)) return true;
     tpv_local_segment_close(segment);
     return false;
+}
+
+/* A record lock goes with its process, with the process's last thread, with exec and with close, and fork does not hand
+ * it on (fcntl(2)): that is just what tells of an end that is there. */
+static struct flock lock_of(tpv_local_side_t side) {
+    return (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)side, .l_len = 1};
+}
+
+void tpv_local_segment_hold(const tpv_local_segment_t *segment, tpv_local_side_t side) {
+    struct flock lock = lock_of(side);
+    (void)fcntl(segment->fd, F_SETLK, &lock);
+}
+
+bool tpv_local_segment_held(const tpv_local_segment_t *segment, tpv_local_side_t side) {
+    struct flock lock = lock_of(side);
+    return fcntl(segment->fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 void tpv_local_segment_close(tpv_local_segment_t *segment) {

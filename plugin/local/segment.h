@@ -1,7 +1,8 @@
 /*
  * The memory that the two ends of a same-host comm share: a memfd that the sender made and the receiver opened through
  * /proc. It carries announcements of messages, small payloads, and, where the receiver may not read the sender's
- * memory, large ones as well. Neither end trusts what it finds here further than it has checked it.
+ * memory, large ones as well. Neither end believes what it finds here: each word of the other is read once and checked,
+ * and what an end has to remember it keeps in memory of its own.
  *
  * A message lies in a slot that the sender fills and announces; the receiver takes it when a receive is posted that
  * fits and then marks the slot as done. Payloads are copied by system calls (pread, pwrite, process_vm_readv), never by
@@ -16,12 +17,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/comm.h"
+#include "core/handshake.h"
 #include "core/notice.h"
-#include "core/transport.h"
-#include "local/host.h"
-#include "ncclnet/common.h"
+#include "local/peer.h"
 
-#define TPV_LOCAL_VERSION 1
+#define TPV_LOCAL_VERSION 2
 /* Messages up to this size are complete for the sender as soon as they lie here. */
 #define TPV_LOCAL_INLINE_MAX ((size_t)4 << 10)
 #define TPV_LOCAL_INLINE_BUFFERS 256
@@ -42,10 +43,9 @@ _Static_assert((TPV_LOCAL_RING & (TPV_LOCAL_RING - 1)) == 0, "indexes wrap aroun
 /* Each word belongs to the end that writes it. */
 typedef enum {
     TPV_LOCAL_OPEN,
-    TPV_LOCAL_CLOSED,       /* by its owner; nothing in its memory may be read any more */
-    TPV_LOCAL_WITHDRAWN,    /* the sender's: memory was deregistered with a send in flight, or it failed */
-    TPV_LOCAL_SOURCE_FAULT, /* the receiver's: the sender's memory could not be read */
-    TPV_LOCAL_FAILED        /* the receiver's: anything else */
+    TPV_LOCAL_CLOSED,    /* by its owner; nothing in its memory may be read any more */
+    TPV_LOCAL_WITHDRAWN, /* the sender's: memory was deregistered with a send in flight */
+    TPV_LOCAL_FAILED
 } tpv_local_state_t;
 
 /* Written by the sender before it announces the slot, but for `done`. */
@@ -54,13 +54,14 @@ typedef struct {
     uint64_t size;
     int32_t tag;
     uint32_t buffer;       /* inline buffer with the payload, counted from 1; 0: none */
+    uint32_t shared;       /* 1: to be had through `bulk` only, as the payload's memory cannot be read */
     _Atomic uint32_t done; /* by the receiver: it needs the slot and its payload no more */
 } tpv_local_slot_t;
 
 typedef struct {
     uint8_t magic[8];
     uint32_t version, bytes;
-    uint8_t nonce[TPV_LOCAL_ID_BYTES];
+    uint8_t nonce[TPV_ID_BYTES];
 
     /* The sender's. */
     _Alignas(TPV_LOCAL_CACHE_LINE) _Atomic uint32_t announced; /* messages in `order` */
@@ -95,9 +96,20 @@ typedef struct {
 /* Make one, all open, with `nonce` in it. False with errno. */
 bool tpv_local_segment_make(const uint8_t *nonce, tpv_local_segment_t *segment);
 
-/* Open the memfd that process `pid` has as `fd` and check that it is a segment with `nonce`. *why: what is wrong, for a
- * log line, when false. */
-bool tpv_local_segment_open(int pid, int fd, const uint8_t *nonce, tpv_local_segment_t *segment, const char **why);
+/* Open the memfd that `peer` has as `fd` and check that it is a segment with `nonce`. Nothing else that may lie there
+ * is ever opened. *why: what is wrong, for a log line, when false. */
+bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *nonce, tpv_local_segment_t *segment,
+                            const char **why);
+
+/* The two ends, for the following. */
+typedef enum { TPV_LOCAL_SENDER, TPV_LOCAL_RECEIVER } tpv_local_side_t;
+
+/* Mark the segment as held by this process as one of its ends, until it closes it, ends or becomes another program; a
+ * forked child does not hold it. */
+void tpv_local_segment_hold(const tpv_local_segment_t *segment, tpv_local_side_t side);
+
+/* Whether another process holds it as the end `side`. */
+bool tpv_local_segment_held(const tpv_local_segment_t *segment, tpv_local_side_t side);
 
 /* Give it up; the other end keeps its own hold. */
 void tpv_local_segment_close(tpv_local_segment_t *segment);

@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "tcp/tcp.h"
+#include "core/transport.h"
 #include "tcp/wire.h"
 #include "tcp/workers.h"
 
@@ -29,53 +29,31 @@ typedef struct {
 struct tpv_tcp_comm {
     tpv_comm_t base;
     /* Constant. */
-    bool sends;
-    tpv_tcp_device_t *device;
-    tpv_address_t local, peer;
     unsigned lane_count;
-    tpv_tcp_lane_t lanes[TPV_TCP_LANES_MAX];
-    /* Any thread. */
-    _Atomic ncclResult_t failure; /* sticky; ncclSuccess while the connections are good */
+    tpv_tcp_lane_t lanes[TPV_CONNECTIONS_MAX];
+    /* Of the queue or the receives, see send.c and receive.c; not the base's, which is for what is registered. */
     pthread_mutex_t lock;
-    /* The owner's. */
-    uint64_t messages, bytes;
 };
 
-/* Make an end of `count` connections whose handshake is done; it owns `fds` unless this fails (ncclSystemError,
- * logged). Under the setup lock (core/fork.h). */
-ncclResult_t tpv_tcp_sender_create(tpv_tcp_device_t *device, const int *fds, unsigned count, tpv_comm_t **comm);
-ncclResult_t tpv_tcp_receiver_create(tpv_tcp_device_t *device, const int *fds, unsigned count, tpv_comm_t **comm);
+/* Make an end of connections that stand; it owns them unless this fails (ncclSystemError, logged). `end`, of
+ * core/transport.h, is not used. Under the setup lock (core/fork.h). */
+ncclResult_t tpv_tcp_send_over(tpv_end_t *end, const tpv_message_t *answer, tpv_connections_t *connections,
+                               tpv_comm_t **comm);
+ncclResult_t tpv_tcp_receive_over(tpv_end_t *end, tpv_connections_t *connections, tpv_comm_t **comm);
 
 /* Fill the common part of a comm whose memory is all zero. `work`, with a lane as its argument, may be called from then
  * on for lanes that are woken. Under the setup lock. */
-void tpv_tcp_comm_start(tpv_tcp_comm_t *comm, const tpv_comm_ops_t *ops, tpv_tcp_device_t *device, const int *fds,
-                        unsigned count, tpv_tcp_work_t work);
+void tpv_tcp_comm_start(tpv_tcp_comm_t *comm, const tpv_comm_ops_t *ops, bool sends, tpv_connections_t *connections,
+                        tpv_tcp_work_t work);
 
-/* Have no helper on the comm any more. */
+/* Have no helper on the comm any more. May wait for one that is at work, and holds no lock that others need. */
 void tpv_tcp_comm_calm(tpv_tcp_comm_t *comm);
 
-/* Account for the comm, close its connections (but for lanes whose fd is -1) and free its memory. It must be calm. */
+/* Close its connections (but for lanes whose fd is -1), account for it and free its memory. It must be calm. */
 void tpv_tcp_comm_end(tpv_tcp_comm_t *comm);
-
-/* Whether nothing can be moved any more. Any thread. */
-static inline bool tpv_tcp_failed(tpv_tcp_comm_t *comm) {
-    return atomic_load_explicit(&comm->failure, memory_order_acquire) != ncclSuccess;
-}
 
 /* What to tell the owner: ncclSuccess, or the failure; then no helper touches the caller's memory any more. The owner
  * only. */
 ncclResult_t tpv_tcp_comm_result(tpv_tcp_comm_t *comm);
-
-/* Parts of both tables of operations. */
-ncclResult_t tpv_tcp_register(tpv_comm_t *comm, void *data, size_t size, int type, void **registration);
-ncclResult_t tpv_tcp_deregister(tpv_comm_t *comm, void *registration);
-
-/* Mark the comm as failed for good and log why, once; later calls change nothing. Any thread. */
-void tpv_tcp_fail(tpv_tcp_comm_t *comm, ncclResult_t result, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-/* The same for an errno of a system call on a connection, which decides between remote and local. */
-void tpv_tcp_fail_errno(tpv_tcp_comm_t *comm, const char *call, int error_number);
-/* The same for a connection that the peer has closed. */
-void tpv_tcp_fail_closed(tpv_tcp_comm_t *comm);
 
 #endif

@@ -5,8 +5,10 @@
 
 #include "core/log.h"
 #include "core/params.h"
+#include "tcp/comm.h"
+#include "tcp/lanes.h"
+#include "tcp/linger.h"
 #include "tcp/tcp.h"
-#include "tcp/wire.h"
 
 /* Interfaces that do not know their speed (virtual ones say -1 or nothing) count as 10 Gb/s, as with NCCL's Socket
  * transport (ncclNetSocketGetSpeed, src/transport/net_socket.cc at v2.28.9). */
@@ -35,29 +37,29 @@ static int family_wanted(void) {
 }
 
 static ncclResult_t add(const tpv_interface_t *interface) {
-    tpv_tcp_device_t *device = calloc(1, sizeof *device);
+    tpv_device_t *device = calloc(1, sizeof *device);
     char path[64], text[TPV_ADDRESS_TEXT];
-    if (!device || !(device->base.name = strdup(interface->name))) {
+    if (!device || !(device->name = strdup(interface->name))) {
         free(device);
         TPV_NET_WARN("out of memory");
         return ncclSystemError;
     }
     snprintf(path, sizeof path, "/sys/class/net/%.*s/device", IF_NAMESIZE, interface->name);
     device->interface = *interface;
-    device->base.transport = &tpv_tcp_transport;
-    device->base.pci_path = realpath(path, NULL); /* NULL: a virtual interface */
-    device->base.guid = (uint64_t)tpv_device_count();
-    device->base.pointer_support = NCCL_PTR_HOST;
+    device->transport = &tpv_tcp_transport;
+    device->pci_path = realpath(path, NULL); /* NULL: a virtual interface */
+    device->guid = (uint64_t)tpv_device_count();
+    device->pointer_support = NCCL_PTR_HOST;
     int speed = interface_speed(interface->name);
     device->speed_known = speed > 0;
-    device->base.speed = device->speed_known ? speed : SPEED_UNKNOWN;
-    device->base.receives_max = TPV_GROUP_MEMBERS_MAX;
-    device->base.message_max = TPV_TCP_MESSAGE_MAX;
+    device->speed = device->speed_known ? speed : SPEED_UNKNOWN;
+    device->receives_max = TPV_GROUP_MEMBERS_MAX;
+    device->message_max = TPV_MESSAGE_MAX;
     TPV_NET_INFO("TCP device %d: %s at %s, %d Mb/s", tpv_device_count(), interface->name,
-                 tpv_address_print(&interface->addresses[0], text), device->base.speed);
-    if (!tpv_device_add(&device->base)) {
-        free(device->base.pci_path);
-        free(device->base.name);
+                 tpv_address_print(&interface->addresses[0], text), device->speed);
+    if (!tpv_device_add(device)) {
+        free(device->pci_path);
+        free(device->name);
         free(device);
     }
     return ncclSuccess;
@@ -76,12 +78,29 @@ static ncclResult_t discover(void) {
     return result;
 }
 
+static unsigned connections(const tpv_device_t *device) {
+    return tpv_tcp_lanes_choose(device).lanes;
+}
+
+/* It can always be had, and there is nothing to say. */
+static bool offer(tpv_device_t *device, const uint8_t *peer, tpv_message_t *message, tpv_end_t **end) {
+    (void)device, (void)peer, (void)message, (void)end;
+    return true;
+}
+
+static bool take(tpv_device_t *device, const tpv_message_t *message, tpv_message_t *answer, tpv_end_t **end) {
+    (void)device, (void)message, (void)answer, (void)end;
+    return true;
+}
+
 const tpv_transport_t tpv_tcp_transport = {
     .name = "TCP",
+    .id = 1,
     .discover = discover,
-    .listen = tpv_tcp_listen,
-    .connect = tpv_tcp_connect,
-    .accept = tpv_tcp_accept,
-    .close_listener = tpv_tcp_close_listener,
-    .abandon = tpv_tcp_abandon,
+    .connections = connections,
+    .offer = offer,
+    .take = take,
+    .send_over = tpv_tcp_send_over,
+    .receive_over = tpv_tcp_receive_over,
+    .sweep = tpv_tcp_linger_sweep,
 };

@@ -3,8 +3,8 @@
 #include <sched.h>
 #include <stdio.h>
 
+#include "core/handshake.h"
 #include "core/params.h"
-#include "tcp/wire.h"
 
 /* What one core can send was 30 to 50 Gb/s on the machines that were looked at. */
 #define CORE_SPEED 40000
@@ -17,7 +17,7 @@
 #define LANES_AMAZON 16
 #define LANES_GOOGLE 4
 
-static unsigned vendor(const tpv_tcp_device_t *device) {
+static unsigned vendor(const tpv_device_t *device) {
     char path[80];
     unsigned id = 0;
     snprintf(path, sizeof path, "/sys/class/net/%.*s/device/vendor", IF_NAMESIZE, device->interface.name);
@@ -29,17 +29,17 @@ static unsigned vendor(const tpv_tcp_device_t *device) {
 }
 
 /* One less than the cores that the link can keep busy, as the comm's owner is one of them; not more than there are. */
-static unsigned useful_helpers(const tpv_tcp_device_t *device) {
+static unsigned useful_helpers(const tpv_device_t *device) {
     cpu_set_t cpus;
     int cores = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
     /* An interface that does not tell its speed, as virtual ones do, may well be a fast one. */
-    int wanted = device->speed_known ? (device->base.speed - 1) / CORE_SPEED : HELPERS_UNKNOWN;
+    int wanted = device->speed_known ? (device->speed - 1) / CORE_SPEED : HELPERS_UNKNOWN;
     if (wanted > HELPERS_MAX) wanted = HELPERS_MAX;
     if (cores == 1) return 0;
     return (unsigned)(wanted < cores ? wanted : cores);
 }
 
-tpv_tcp_lanes_t tpv_tcp_lanes_choose(const tpv_tcp_device_t *device) {
+tpv_tcp_lanes_t tpv_tcp_lanes_choose(const tpv_device_t *device) {
     int64_t threads = tpv_net_param_int(TPV_NET_PARAM_NTHREADS), sockets = tpv_net_param_int(TPV_NET_PARAM_NSOCKS);
     tpv_tcp_lanes_t choice = {.helpers = threads >= 0 ? (unsigned)threads : useful_helpers(device),
                               .always = threads > 0};
@@ -50,6 +50,6 @@ tpv_tcp_lanes_t tpv_tcp_lanes_choose(const tpv_tcp_device_t *device) {
         choice.lanes = id == VENDOR_AMAZON ? LANES_AMAZON : id == VENDOR_GOOGLE ? LANES_GOOGLE : 1;
         if (choice.lanes < 1 + choice.helpers) choice.lanes = 1 + choice.helpers;
     }
-    if (choice.lanes > TPV_TCP_LANES_MAX) choice.lanes = TPV_TCP_LANES_MAX;
+    if (choice.lanes > TPV_CONNECTIONS_MAX) choice.lanes = TPV_CONNECTIONS_MAX;
     return choice;
 }

@@ -5,15 +5,15 @@
 #ifndef TCP_LANES_H
 #define TCP_LANES_H
 
-#include "tcp/tcp.h"
+#include "core/device.h"
 
 typedef struct {
-    unsigned lanes;   /* of each comm that connects from here, 1 to TPV_TCP_LANES_MAX */
+    unsigned lanes;   /* of each comm that connects from here, 1 to TPV_CONNECTIONS_MAX */
     unsigned helpers; /* threads of this process, see tcp/workers.h; 0: the owners of the comms do all of it */
     bool always;      /* the user wants helpers: have them even where they do not pay */
 } tpv_tcp_lanes_t;
 
 /* By what the user asks for, by the interface and by the CPUs that this thread may use. */
-tpv_tcp_lanes_t tpv_tcp_lanes_choose(const tpv_tcp_device_t *device);
+tpv_tcp_lanes_t tpv_tcp_lanes_choose(const tpv_device_t *device);
 
 #endif

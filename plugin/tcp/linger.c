@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/fork.h"
 #include "core/params.h"
+#include "core/socket.h"
 
 typedef struct lingering {
     struct lingering *next;
@@ -56,7 +56,7 @@ void tpv_tcp_linger_sweep(void) {
             continue;
         }
         *link = entry->next;
-        close(entry->fd);
+        tpv_socket_close(entry->fd, entry->fork_generation == tpv_fork_generation());
         free(entry);
     }
 }

@@ -74,7 +74,7 @@ static bool stuck(const receiver_t *comm) {
 }
 
 static void fail_damaged(receiver_t *comm) {
-    tpv_tcp_fail(&comm->base, ncclRemoteError, "the stream is damaged: bytes that are no message header");
+    tpv_comm_fail(&comm->base.base, ncclRemoteError, "the stream is damaged: bytes that are no message header");
 }
 
 /* The next message is given to a receive. False when the comm failed. */
@@ -88,12 +88,12 @@ static bool begin_message(receiver_t *comm, const tpv_tcp_frame_t *frame) {
         return true;
     }
     if (result == ncclInvalidUsage)
-        tpv_tcp_fail(&comm->base, result,
-                     "a message of %u bytes (tag %d) is longer than the receive of %zu bytes posted for it",
-                     frame->size, frame->tag, message->incoming.size);
+        tpv_comm_fail(&comm->base.base, result,
+                      "a message of %u bytes (tag %d) is longer than the receive of %zu bytes posted for it",
+                      frame->size, frame->tag, message->incoming.size);
     else
-        tpv_tcp_fail(&comm->base, result, "a message of %u bytes with tag %d that was not asked for", frame->size,
-                     frame->tag);
+        tpv_comm_fail(&comm->base.base, result, "a message of %u bytes with tag %d that was not asked for", frame->size,
+                      frame->tag);
     return false;
 }
 
@@ -104,12 +104,12 @@ static bool end_piece(receiver_t *comm, message_t *message, size_t length) {
     message->open = false;
     ncclResult_t result = tpv_receives_end(&comm->receives, &message->incoming);
     if (result == ncclSuccess) return true;
-    tpv_tcp_fail(&comm->base, ncclInvalidUsage, "a message is longer than the receive posted for it");
+    tpv_comm_fail(&comm->base.base, ncclInvalidUsage, "a message is longer than the receive posted for it");
     return false;
 }
 
 static bool frame_makes_sense(const receiver_t *comm, const tpv_tcp_frame_t *frame) {
-    if (frame->magic != TPV_TCP_FRAME_MAGIC || frame->size > TPV_TCP_MESSAGE_MAX) return false;
+    if (frame->magic != TPV_TCP_FRAME_MAGIC || frame->size > TPV_MESSAGE_MAX) return false;
     if (frame->offset > frame->size || frame->length > frame->size - frame->offset) return false;
     if (frame->length == 0 && frame->size) return false;
     /* Of those that were begun, what is not whole is in the window. */
@@ -123,7 +123,7 @@ static bool begin_piece(receiver_t *comm, intake_t *intake) {
     bool sane = frame_makes_sense(comm, frame);
     intake->parked = sane && !may_begin(comm, frame->number);
     if (intake->parked) {
-        if (stuck(comm)) comm->ended ? tpv_tcp_fail_closed(&comm->base) : fail_damaged(comm);
+        if (stuck(comm)) comm->ended ? tpv_comm_fail_closed(&comm->base.base) : fail_damaged(comm);
         return false;
     }
     if (sane && frame->number == comm->next && !begin_message(comm, frame)) return false;
@@ -144,7 +144,7 @@ static bool begin_piece(receiver_t *comm, intake_t *intake) {
 /* Account for what has come into a lane. Whether there is a place for more. Under the lock. */
 static bool settle(receiver_t *comm, const tpv_tcp_lane_t *lane, intake_t *intake) {
     for (;;) {
-        if (tpv_tcp_failed(&comm->base)) return false;
+        if (tpv_comm_failed(&comm->base.base)) return false;
         if (intake->message) {
             if (intake->left) return true;
             message_t *message = intake->message;
@@ -162,7 +162,7 @@ static void end_lane(receiver_t *comm, intake_t *intake) {
     bool in_between = !intake->message && intake->frame_bytes == 0;
     intake->ended = true;
     comm->ended++;
-    if (!in_between || stuck(comm)) tpv_tcp_fail_closed(&comm->base);
+    if (!in_between || stuck(comm)) tpv_comm_fail_closed(&comm->base.base);
 }
 
 /* One system call. Returns bytes moved; *emptied: there is nothing more to be had now, or ever. */
@@ -183,7 +183,7 @@ static size_t read_some(receiver_t *comm, const tpv_tcp_lane_t *lane, intake_t *
     /* A short read has emptied the socket: asking again would only cost. */
     *emptied = got < (ssize_t)wanted;
     if (got == 0) end_lane(comm, intake);
-    if (got < 0 && errno != EAGAIN) tpv_tcp_fail_errno(&comm->base, "recvmsg", errno);
+    if (got < 0 && errno != EAGAIN) tpv_comm_fail_errno(&comm->base.base, "recvmsg", errno);
     if (got <= 0) return 0;
     size_t payload = intake->message ? ((size_t)got < intake->left ? (size_t)got : intake->left) : 0;
     if (payload) {
@@ -209,7 +209,8 @@ static size_t take_turn(receiver_t *comm, tpv_tcp_lane_t *lane, bool *able) {
 }
 
 /* Send the sender what it has to know. A lost connection is for read_some to find out, after what came before. */
-static void tell_sender(receiver_t *comm) {
+static void tell_sender(tpv_comm_t *base) {
+    receiver_t *comm = (receiver_t *)base;
     size_t total = comm->receives.notice_count * sizeof *comm->receives.notices;
     const char *from = (const char *)comm->receives.notices;
     ssize_t sent;
@@ -227,7 +228,7 @@ static void tell_sender(receiver_t *comm) {
 /* The owner's part. */
 static void progress(receiver_t *comm) {
     int64_t now = 0;
-    for (unsigned i = 0; i < comm->base.lane_count && !tpv_tcp_failed(&comm->base); i++) {
+    for (unsigned i = 0; i < comm->base.lane_count && !tpv_comm_failed(&comm->base.base); i++) {
         tpv_tcp_lane_t *lane = &comm->base.lanes[i];
         intake_t *intake = &comm->intakes[i];
         if (lane->seat || intake->ended) continue;
@@ -244,20 +245,18 @@ static void progress(receiver_t *comm) {
         now = tpv_clock_ns();
         lane->quiet_until = now + intake->gap;
     }
-    if (comm->receives.notice_count && !tpv_tcp_failed(&comm->base)) tell_sender(comm);
+    if (!tpv_comm_failed(&comm->base.base)) tpv_receives_tell(&comm->receives);
 }
 
 static ncclResult_t receive_irecv(tpv_comm_t *base, int count, void **data, const size_t *sizes, const int *tags,
                                   void **registrations, void **request) {
     (void)registrations;
     receiver_t *comm = (receiver_t *)base;
-    if (tpv_tcp_failed(&comm->base)) return tpv_tcp_comm_result(&comm->base);
-    if (comm->receives.notice_count) tell_sender(comm);
+    if (tpv_comm_failed(&comm->base.base)) return tpv_tcp_comm_result(&comm->base);
     tpv_group_t *group;
     ncclResult_t result = tpv_receives_post(&comm->receives, count, data, sizes, tags, &group);
-    if (comm->receives.notice_count) tell_sender(comm);
     if (result != ncclSuccess) {
-        tpv_tcp_fail(&comm->base, ncclInvalidUsage, "a message is longer than the receive posted for it");
+        tpv_comm_fail(&comm->base.base, ncclInvalidUsage, "a message is longer than the receive posted for it");
         return tpv_tcp_comm_result(&comm->base);
     }
     *request = group;
@@ -268,9 +267,9 @@ static ncclResult_t receive_irecv(tpv_comm_t *base, int count, void **data, cons
 static bool finish(receiver_t *comm, tpv_group_t *group, int *sizes) {
     bool done = group->undone == 0;
     if (done) {
-        comm->base.messages += group->count;
+        comm->base.base.messages += group->count;
         for (unsigned i = 0; i < group->count; i++)
-            comm->base.bytes += group->members[i].size;
+            comm->base.base.bytes += group->members[i].size;
         tpv_receives_give_back(&comm->receives, group, sizes);
     }
     return done;
@@ -286,12 +285,6 @@ static ncclResult_t receive_test(tpv_request_t *base, int *done, int *sizes) {
     return *done ? ncclSuccess : tpv_tcp_comm_result(&comm->base);
 }
 
-static ncclResult_t no_isend(tpv_comm_t *comm, void *data, size_t size, int tag, void *registration, void **request) {
-    (void)comm, (void)data, (void)size, (void)tag, (void)registration, (void)request;
-    TPV_NET_WARN("isend on a comm that receives");
-    return ncclInvalidUsage;
-}
-
 static void receiver_close(tpv_comm_t *base) {
     receiver_t *comm = (receiver_t *)base;
     tpv_tcp_comm_calm(&comm->base);
@@ -300,22 +293,21 @@ static void receiver_close(tpv_comm_t *base) {
 }
 
 static const tpv_comm_ops_t receive_ops = {
-    .register_memory = tpv_tcp_register,
-    .deregister_memory = tpv_tcp_deregister,
-    .isend = no_isend,
     .irecv = receive_irecv,
     .test = receive_test,
     .close = receiver_close,
 };
 
-ncclResult_t tpv_tcp_receiver_create(tpv_tcp_device_t *device, const int *fds, unsigned count, tpv_comm_t **comm) {
+ncclResult_t tpv_tcp_receive_over(tpv_end_t *end, tpv_connections_t *connections, tpv_comm_t **comm) {
+    (void)end;
+    unsigned count = connections->count;
     receiver_t *made = calloc(1, sizeof *made + count * sizeof *made->intakes);
     if (!made) {
         TPV_NET_WARN("out of memory");
         return ncclSystemError;
     }
-    tpv_receives_start(&made->receives, &made->base.base);
-    tpv_tcp_comm_start(&made->base, &receive_ops, device, fds, count, NULL);
+    tpv_receives_start(&made->receives, &made->base.base, tell_sender);
+    tpv_tcp_comm_start(&made->base, &receive_ops, false, connections, NULL);
     for (unsigned i = 0; i < count; i++)
         made->intakes[i].gap = EMPTY_GAP_NS;
     *comm = &made->base.base;

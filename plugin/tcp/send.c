@@ -14,10 +14,10 @@
 #include "core/credits.h"
 #include "core/fork.h"
 #include "core/log.h"
+#include "core/socket.h"
 #include "tcp/comm.h"
 #include "tcp/lanes.h"
 #include "tcp/linger.h"
-#include "tcp/socket.h"
 #include "tcp/tuner.h"
 
 /* The receiver may have posted so many groups of so many receives. */
@@ -201,7 +201,7 @@ static void retire(batch_t *batch, size_t written) {
 
 /* There is nothing to follow on a lane after all: another one took it. */
 static void release(const tpv_tcp_lane_t *lane, batch_t *batch) {
-    if (batch->held_back) tpv_tcp_socket_push(lane->fd);
+    if (batch->held_back) tpv_socket_push(lane->fd);
     batch->held_back = false;
 }
 
@@ -209,7 +209,7 @@ static void release(const tpv_tcp_lane_t *lane, batch_t *batch) {
 static outcome_t send_some(tpv_tcp_lane_t *lane) {
     sender_t *comm = (sender_t *)lane->comm;
     batch_t *batch = &comm->batches[lane->index];
-    if (tpv_tcp_failed(&comm->base)) return FAILED;
+    if (tpv_comm_failed(&comm->base.base)) return FAILED;
     if (batch->at == batch->count) {
         pthread_mutex_lock(&comm->base.lock);
         fill(comm, lane, batch);
@@ -229,7 +229,7 @@ static outcome_t send_some(tpv_tcp_lane_t *lane) {
         written = sendmsg(lane->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     while (written < 0 && errno == EINTR);
     if (written < 0 && errno != EAGAIN) {
-        tpv_tcp_fail_errno(&comm->base, "sendmsg", errno);
+        tpv_comm_fail_errno(&comm->base.base, "sendmsg", errno);
         return FAILED;
     }
     if (written > 0) {
@@ -296,28 +296,31 @@ static void check_stall(sender_t *comm, int64_t now) {
     comm->written_before = written;
     comm->next_check = now + CHECK_INTERVAL_NS;
     for (unsigned i = 0; stalled && i < comm->base.lane_count; i++) {
-        long long seconds = tpv_tcp_peer_silence(comm->base.lanes[i].fd);
-        if (seconds) tpv_tcp_fail(&comm->base, ncclRemoteError, "the peer's host has been silent for %lld s", seconds);
+        /* A peer that has closed while a forked child of it keeps its socket takes nothing, and refuses nothing. */
+        if (tpv_socket_ended(comm->base.lanes[i].fd)) tpv_comm_fail_closed(&comm->base.base);
+        long long seconds = tpv_socket_peer_silence(comm->base.lanes[i].fd);
+        if (seconds)
+            tpv_comm_fail(&comm->base.base, ncclRemoteError, "the peer's host has been silent for %lld s", seconds);
     }
 }
 
 /* Take the notices that have come. */
 static void listen_to_receiver(sender_t *comm) {
     comm->listened_at = atomic_load_explicit(&comm->written, memory_order_relaxed);
-    while (!tpv_tcp_failed(&comm->base)) {
+    while (!tpv_comm_failed(&comm->base.base)) {
         char *into = (char *)&comm->notice + comm->notice_bytes;
         ssize_t got = recv(comm->base.lanes[0].fd, into, sizeof comm->notice - comm->notice_bytes, MSG_DONTWAIT);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0 && errno == EAGAIN) return;
         if (got <= 0) {
-            got == 0 ? tpv_tcp_fail_closed(&comm->base) : tpv_tcp_fail_errno(&comm->base, "recv", errno);
+            got == 0 ? tpv_comm_fail_closed(&comm->base.base) : tpv_comm_fail_errno(&comm->base.base, "recv", errno);
             return;
         }
         comm->notice_bytes += (size_t)got;
         if (comm->notice_bytes < sizeof comm->notice) return;
         comm->notice_bytes = 0;
         if (tpv_credits_add(&comm->credits, &comm->notice) != ncclSuccess)
-            tpv_tcp_fail(&comm->base, ncclRemoteError, "the stream is damaged: bytes that are no notice");
+            tpv_comm_fail(&comm->base.base, ncclRemoteError, "the stream is damaged: bytes that are no notice");
     }
 }
 
@@ -326,7 +329,7 @@ static void progress(sender_t *comm) {
     int64_t now = 0;
     /* Before the owner is busy for a while. */
     ask_for_help(comm);
-    for (unsigned i = 0; i < comm->base.lane_count && !tpv_tcp_failed(&comm->base); i++) {
+    for (unsigned i = 0; i < comm->base.lane_count && !tpv_comm_failed(&comm->base.base); i++) {
         tpv_tcp_lane_t *lane = &comm->base.lanes[i];
         if (lane->seat) continue;
         if (lane->quiet_until) {
@@ -345,19 +348,17 @@ static void progress(sender_t *comm) {
 static bool may_send(sender_t *comm, int tag) {
     if (tpv_credits_take(&comm->credits, tag)) return true;
     listen_to_receiver(comm);
-    if (!tpv_tcp_failed(&comm->base) && tpv_credits_take(&comm->credits, tag)) return true;
+    if (!tpv_comm_failed(&comm->base.base) && tpv_credits_take(&comm->credits, tag)) return true;
     /* The receiver may wait for what is queued before it asks for this one. */
     progress(comm);
     return false;
 }
 
-static ncclResult_t send_isend(tpv_comm_t *base, void *data, size_t size, int tag, void *registration, void **request) {
-    (void)registration;
+static ncclResult_t send_isend(tpv_comm_t *base, void *data, size_t size, int tag, tpv_registration_t *registration,
+                               void **request) {
+    (void)registration; /* the kernel copies */
     sender_t *comm = (sender_t *)base;
-    if (size > TPV_TCP_MESSAGE_MAX)
-        tpv_tcp_fail(&comm->base, ncclInvalidUsage, "a message of %zu bytes is too long: expected %llu at most", size,
-                     (unsigned long long)TPV_TCP_MESSAGE_MAX);
-    if (tpv_tcp_failed(&comm->base)) return tpv_tcp_comm_result(&comm->base);
+    if (tpv_comm_failed(&comm->base.base)) return tpv_tcp_comm_result(&comm->base);
     if (!have_request(comm)) return ncclSuccess;
     if (!may_send(comm, tag)) return tpv_tcp_comm_result(&comm->base);
     send_t *taken = take_request(comm);
@@ -380,8 +381,8 @@ static ncclResult_t send_isend(tpv_comm_t *base, void *data, size_t size, int ta
 static void account(sender_t *comm, const send_t *request) {
     comm->next_check = 0;
     comm->outstanding--;
-    comm->base.messages++;
-    comm->base.bytes += request->size;
+    comm->base.base.messages++;
+    comm->base.base.bytes += request->size;
     comm->free_slots[request->slot / 64] |= UINT64_C(1) << request->slot % 64;
     /* Perhaps nobody calls for a while. */
     for (unsigned i = 0; comm->outstanding == 0 && i < comm->base.lane_count; i++)
@@ -412,13 +413,6 @@ static ncclResult_t send_test(tpv_request_t *base, int *done, int *sizes) {
     return ncclSuccess;
 }
 
-static ncclResult_t no_irecv(tpv_comm_t *comm, int count, void **data, const size_t *sizes, const int *tags,
-                             void **registrations, void **request) {
-    (void)comm, (void)count, (void)data, (void)sizes, (void)tags, (void)registrations, (void)request;
-    TPV_NET_WARN("irecv on a comm that sends");
-    return ncclInvalidUsage;
-}
-
 /* Whether the receiver sends notices, as far as can be known. */
 static bool is_noticed(const sender_t *comm) {
     char byte;
@@ -429,37 +423,32 @@ static void sender_close(tpv_comm_t *base) {
     sender_t *comm = (sender_t *)base;
     int *fd = &comm->base.lanes[0].fd;
     tpv_tcp_comm_calm(&comm->base);
-    if (!tpv_tcp_failed(&comm->base) && base->fork_generation == tpv_fork_generation()) {
-        /* Should a late notice reset the connection after all, its end has come before that, and the receiver still
-         * takes what is on other lanes. */
-        if (is_noticed(comm) && tpv_tcp_linger(*fd))
-            *fd = -1;
-        else
-            (void)shutdown(*fd, SHUT_WR);
-    }
+    /* Should a late notice reset the connection after all, its end has come before that, and the receiver still takes
+     * what is on other lanes. */
+    if (!tpv_comm_failed(base) && tpv_comm_own(base) && is_noticed(comm) && tpv_tcp_linger(*fd)) *fd = -1;
     tpv_tcp_comm_end(&comm->base);
 }
 
 static const tpv_comm_ops_t send_ops = {
-    .register_memory = tpv_tcp_register,
-    .deregister_memory = tpv_tcp_deregister,
     .isend = send_isend,
-    .irecv = no_irecv,
     .test = send_test,
     .close = sender_close,
 };
 
-ncclResult_t tpv_tcp_sender_create(tpv_tcp_device_t *device, const int *fds, unsigned count, tpv_comm_t **comm) {
+ncclResult_t tpv_tcp_send_over(tpv_end_t *end, const tpv_message_t *answer, tpv_connections_t *connections,
+                               tpv_comm_t **comm) {
+    (void)end;
+    if (answer->size) return ncclRemoteError;
+    unsigned count = connections->count;
     sender_t *made = calloc(1, sizeof *made + count * sizeof *made->batches);
     if (!made) {
         TPV_NET_WARN("out of memory");
         return ncclSystemError;
     }
-    made->base.sends = true;
-    tpv_tcp_comm_start(&made->base, &send_ops, device, fds, count, help);
+    tpv_tcp_comm_start(&made->base, &send_ops, true, connections, help);
     for (unsigned i = 1; i < count; i++)
         made->can_be_helped = made->can_be_helped || made->base.lanes[i].seat;
-    made->helped = made->can_be_helped && tpv_tcp_lanes_choose(device).always;
+    made->helped = made->can_be_helped && tpv_tcp_lanes_choose(connections->device).always;
     made->tuned = made->can_be_helped && !made->helped;
     for (int i = 0; i < REQUESTS; i++) {
         made->free_slots[i / 64] |= UINT64_C(1) << i % 64;

@@ -22,8 +22,9 @@ typedef struct {
     int epoll, stop; /* `stop`: an eventfd that ends the threads */
     unsigned thread_count;
     pthread_t threads[THREADS_MAX];
+    unsigned taken; /* seats that are not left. Under the setup lock. */
     /* Under `lock`. */
-    unsigned taken, capacity;
+    unsigned capacity;
     tpv_tcp_seat_t **seats; /* `capacity` places, NULL where nobody sits */
     uint64_t generation;    /* of the next seat */
 } pool_t;
@@ -175,21 +176,28 @@ void tpv_tcp_seat_wake(tpv_tcp_seat_t *seat, unsigned events) {
     pthread_mutex_unlock(&seat->pool->lock);
 }
 
+/* No more events, and nobody is on it. */
+static void get_up(pool_t *pool, tpv_tcp_seat_t *seat) {
+    pthread_mutex_lock(&pool->lock);
+    pool->seats[(uint32_t)seat->id] = NULL;
+    if (seat->known) (void)epoll_ctl(pool->epoll, EPOLL_CTL_DEL, seat->fd, NULL);
+    while (seat->busy)
+        pthread_cond_wait(&pool->left, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+    free(seat);
+}
+
 void tpv_tcp_seat_leave(tpv_tcp_seat_t *seat) {
     pool_t *pool = seat->pool;
     if (pool->fork_generation != tpv_fork_generation()) {
         free(seat);
         return;
     }
-    pthread_mutex_lock(&pool->lock);
-    pool->seats[(uint32_t)seat->id] = NULL;
-    if (seat->known) (void)epoll_ctl(pool->epoll, EPOLL_CTL_DEL, seat->fd, NULL);
-    while (seat->busy)
-        pthread_cond_wait(&pool->left, &pool->lock);
+    /* A worker may be in a page fault for a while: the setup lock is not held over that, nor while threads end. */
+    get_up(pool, seat);
+    tpv_setup_lock();
     bool last = --pool->taken == 0;
-    pthread_mutex_unlock(&pool->lock);
-    free(seat);
-    if (!last) return;
-    current = NULL;
-    destroy(pool);
+    if (last && current == pool) current = NULL;
+    tpv_setup_unlock();
+    if (last) destroy(pool);
 }

@@ -22,7 +22,8 @@ tpv_tcp_seat_t *tpv_tcp_seat_take(int fd, unsigned threads, tpv_tcp_work_t work,
  */
 void tpv_tcp_seat_wake(tpv_tcp_seat_t *seat, unsigned events);
 
-/* Once this returns, `work` does not run and will not be called. Not from `work`. Under the setup lock. */
+/* Once this returns, `work` does not run and will not be called. Waits for that, holding no lock; not from `work`, and
+ * not under the setup lock. */
 void tpv_tcp_seat_leave(tpv_tcp_seat_t *seat);
 
 #endif

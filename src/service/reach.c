@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/params.h"
-#include "ncclnet/common.h"
+#include "channel/net.h"
 
 #define OUR_NET "TPView"
 #define ADDRESS_BYTES 16

@@ -178,17 +178,19 @@ bool net_is_tcp(void) {
 void net_for_each_transport(char **argv) {
     static const struct {
         const char *name, *local, *threads, *sockets;
+        bool fast; /* is among those of TEST_FAST */
     } ways[] = {
-        {"TCP", "0", "0", "1"},
-        {"TCP, several connections", "0", "0", "3"},
-        {"TCP, helper threads", "0", "2", "2"},
-        {"process_vm_readv", "1", "-2", "-2"},
-        {"shared memory", "2", "-2", "-2"},
+        {"TCP", "0", "0", "1", false},
+        {"TCP, several connections", "0", "0", "3", false},
+        {"TCP, helper threads", "0", "2", "2", true},
+        {"process_vm_readv", "1", "-2", "-2", true},
+        {"shared memory", "2", "-2", "-2", false},
     };
-    bool failed = false;
+    bool failed = false, fast = getenv("TEST_FAST") != NULL;
     if (getenv("TPVIEW_NET_LOCAL")) return;
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         int status = -1;
+        if (fast && !ways[i].fast) continue;
         printf("-- %s\n", ways[i].name);
         fflush(stdout);
         setenv("TPVIEW_NET_LOCAL", ways[i].local, 1);

@@ -152,6 +152,23 @@ static void v9(void **state) {
     CHECK_LIMITS(properties);
     CHECK_ABSENT(net);
     assert_null(net->makeVDevice);
+    /* A size is one of 64 bits: this one is 8 in its lower half. */
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    void *listener = NULL, *send = NULL, *receive = NULL, *request = &request;
+    ncclNetDeviceHandle_t *device_comm = NULL;
+    assert_int_equal(net->listen(0, handle, &listener), ncclSuccess);
+    for (int64_t deadline = tpv_deadline_in(10); !send || !receive;) {
+        assert_false(tpv_deadline_passed(deadline));
+        if (!send) assert_int_equal(net->connect(0, handle, &send, &device_comm), ncclSuccess);
+        if (!receive) assert_int_equal(net->accept(listener, &receive, &device_comm), ncclSuccess);
+    }
+    net_log_clear();
+    assert_int_equal(net->isend(send, handle, (UINT64_C(1) << 32) + 8, 0, NULL, &request), ncclInvalidUsage);
+    assert_null(request);
+    assert_int_equal(net_log_count("a message of 4294967304 bytes is too long"), 1);
+    net->closeSend(send);
+    net->closeRecv(receive);
+    net->closeListen(listener);
 }
 
 static void v10(void **state) {
@@ -242,6 +259,17 @@ static int connections(void) {
     return threads ? 1 + threads * sockets : sockets;
 }
 
+/* A sending end knows only by its first message what it has become, and closes what it needs no more. */
+static void use(ncclResult_t (*isend)(void *, void *, size_t, int, void *, void *, void **),
+                ncclResult_t (*test)(void *, int *, int *), void *comm) {
+    void *request = NULL;
+    int done = 0;
+    for (int64_t deadline = tpv_deadline_in(10); !done; assert_false(tpv_deadline_passed(deadline))) {
+        if (!request) assert_int_equal(isend(comm, "x", 1, 0, NULL, NULL, &request), ncclSuccess);
+        if (request) assert_int_equal(test(request, &done, NULL), ncclSuccess);
+    }
+}
+
 static void each_communicator_has_its_traffic_class(void **state) {
     (void)state;
     const ncclNet_v12_t *net = table_of(12);
@@ -263,6 +291,8 @@ static void each_communicator_has_its_traffic_class(void **state) {
             if (!receives[i]) assert_int_equal(net->accept(listeners[i], &receives[i], NULL), ncclSuccess);
         }
     }
+    for (int i = 0; i < 3; i++)
+        use(net->isend, net->test, sends[i]);
     assert_int_equal(sockets_with(0x48), 2 * connections());
     assert_int_equal(sockets_with(0x88), 2 * connections());
     assert_int_equal(sockets_with(0), 2 * connections());
@@ -288,6 +318,7 @@ static void v10_has_its_traffic_class_from_connect(void **state) {
         if (!send) assert_int_equal(net->connect(0, &config, handle, &send, NULL), ncclSuccess);
         if (!receive) assert_int_equal(net->accept(listener, &receive, NULL), ncclSuccess);
     }
+    use(net->isend, net->test, send);
     assert_int_equal(sockets_with(0x68), connections());
     net->closeSend(send);
     net->closeRecv(receive);
@@ -305,6 +336,7 @@ static void a_traffic_class_that_cannot_be_is_told(void **state) {
     net_log_clear();
     assert_true(net_pair_open(&net, 0, &pair));
     assert_int_equal(net_log_count("traffic class 256 is ignored: expected 0 to 255"), 2);
+    use(net.v12->isend, net.v12->test, pair.send);
     assert_int_equal(sockets_with(0), 2 * connections());
     net_pair_close(&net, &pair);
     net_plugin_close(&net);

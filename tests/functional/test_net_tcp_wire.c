@@ -18,7 +18,8 @@
 
 static net_plugin_t net;
 
-enum { FRAME = 24, HELLO = 48 };
+/* The first connection's hello has one offer, of TCP, behind it. */
+enum { FRAME = 24, HELLO = 48, GREETING = 52, WELCOME = 16 };
 
 static void put_piece(char *at, int32_t tag, uint32_t number, uint32_t size, uint32_t offset, uint32_t length) {
     const uint32_t fields[] = {number, size, offset, length};
@@ -57,35 +58,35 @@ static void *accept_until(void *listener) {
 
 /* A receiving comm of the plugin whose peer is `count` plain sockets. */
 static void *accept_lanes_by_hand(int count, int *fds) {
-    char handle[NCCL_NET_HANDLE_MAXSIZE], hello[HELLO] = "TPVHELLO\2", answer[16];
+    char handle[NCCL_NET_HANDLE_MAXSIZE], greeting[GREETING] = "TPVHELLO\3\0\4", answer[WELCOME];
     void *listener = NULL, *comm = NULL;
     assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
-    assert_memory_equal(handle, "TPVHANDL\2\0\1\0\0\0\0\0", 16);
-    hello[11] = (char)count;
-    memcpy(hello + 16, handle + 16, 16);
-    memcpy(hello + 32, "a comm's own id.", 16);
+    assert_memory_equal(handle, "TPVHANDL\3\0\1\0\0\0\0\0", 16);
+    greeting[12] = (char)count;
+    memcpy(greeting + 16, handle + 16, 16);
+    memcpy(greeting + 32, "a comm's own id.", 16);
+    greeting[HELLO] = 1;
     uint16_t port;
     memcpy(&port, handle + 34, 2);
     struct sockaddr_in address = loopback(port);
     fds[0] = connect_plain(&address);
-    for (size_t i = 0; i < sizeof hello; i++) {
+    for (size_t i = 0; i < sizeof greeting; i++) {
         assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
         assert_null(comm);
-        send_byte(fds[0], hello + i);
+        send_byte(fds[0], greeting + i);
     }
-    for (int64_t deadline = tpv_deadline_in(10); recv(fds[0], answer, 16, MSG_PEEK | MSG_DONTWAIT) != 16;) {
-        assert_false(tpv_deadline_passed(deadline));
-        if (!comm) assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
-    }
-    assert_int_equal(recv(fds[0], answer, sizeof answer, MSG_WAITALL), sizeof answer);
-    assert_memory_equal(answer, "TPVWELCM\2\0\0\0\0\0\0\0", 16);
+    memset(greeting + 10, 0, 2);
     for (int i = 1; i < count; i++) {
+        assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
         assert_null(comm);
+        assert_int_equal(recv(fds[0], answer, 1, MSG_DONTWAIT), -1);
         fds[i] = connect_plain(&address);
-        hello[12] = (char)i;
-        assert_int_equal(send(fds[i], hello, sizeof hello, 0), sizeof hello);
+        greeting[13] = (char)i;
+        assert_int_equal(send(fds[i], greeting, HELLO, 0), HELLO);
     }
-    if (!comm) comm = accept_until(listener);
+    comm = accept_until(listener);
+    assert_int_equal(recv(fds[0], answer, sizeof answer, MSG_WAITALL), sizeof answer);
+    assert_memory_equal(answer, "TPVWELCM\3\0\0\0\1\0\0\0", WELCOME);
     net.closeListen(listener);
     return comm;
 }
@@ -233,6 +234,26 @@ static void pieces_come_on_any_connection(void **state) {
         close(fds[i]);
 }
 
+/* One that would not even show in the message's count of bytes, and goes beyond its end. */
+static void a_piece_that_is_longer_than_its_message_writes_nothing(void **state) {
+    (void)state;
+    int fd;
+    char in[16], frame[FRAME];
+    memset(in, 0x5a, sizeof in);
+    void *comm = accept_by_hand(&fd), *request;
+    net_log_clear();
+    assert_int_equal(net_irecv(&net, comm, in, 8, &request), ncclSuccess);
+    put_piece(frame, 7, 0, 8, 4, 8);
+    assert_int_equal(send(fd, frame, FRAME, 0), FRAME);
+    assert_int_equal(send(fd, "overflow", 8, 0), 8);
+    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_log_count("the stream is damaged"), 1);
+    for (size_t i = 0; i < sizeof in; i++)
+        assert_int_equal(in[i], 0x5a);
+    net.closeRecv(comm);
+    close(fd);
+}
+
 /* What the two connections do after message 0's first half. */
 typedef enum { OVERLAP, OTHER_SIZE, BOTH_AHEAD, ONE_ENDS, BOTH_END, CUT, FAULTS } fault_t;
 
@@ -261,9 +282,9 @@ static void a_fault_on_one_of_several_connections_is_found(void **state) {
     }
 }
 
-/* A sending comm of the plugin whose peer is the plain socket *fd, with buffers as small as the kernel allows. */
-static void *connect_by_hand(int *fd) {
-    char handle[NCCL_NET_HANDLE_MAXSIZE] = "TPVHANDL\2\0\1", hello[HELLO], expected[32] = "TPVHELLO\2";
+/* A comm of the plugin that has said hello to the plain socket *fd, which has buffers as small as the kernel allows. */
+static void *greet_by_hand(int *fd) {
+    char handle[NCCL_NET_HANDLE_MAXSIZE] = "TPVHANDL\3\0\1", greeting[GREETING], expected[32] = "TPVHELLO\3\0\4\0\1";
     void *comm = NULL;
     int small = 1;
     struct sockaddr_in address = loopback(0);
@@ -278,29 +299,65 @@ static void *connect_by_hand(int *fd) {
     handle[32] = 4;
     memcpy(handle + 34, &port, 2);
     memcpy(handle + 36, &address.sin_addr, 4);
-    assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
-    *fd = accept(listener, NULL, NULL);
-    for (int64_t deadline = tpv_deadline_in(10); recv(*fd, hello, HELLO, MSG_PEEK | MSG_DONTWAIT) != HELLO;) {
-        assert_false(tpv_deadline_passed(deadline));
-        assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
-        assert_null(comm);
-    }
-    assert_int_equal(recv(*fd, hello, HELLO, 0), HELLO);
-    expected[11] = 1;
-    memcpy(expected + 16, handle + 16, 16);
-    assert_memory_equal(hello, expected, 32);
-    const char welcome[16] = "TPVWELCM\2";
-    for (int i = 0; i < 16; i++) {
-        assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
-        assert_null(comm);
-        send_byte(*fd, welcome + i);
-    }
     for (int64_t deadline = tpv_deadline_in(10); !comm;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
     }
+    *fd = accept(listener, NULL, NULL);
+    assert_int_equal(recv(*fd, greeting, GREETING, MSG_WAITALL), GREETING);
+    memcpy(expected + 16, handle + 16, 16);
+    assert_memory_equal(greeting, expected, 32);
+    assert_memory_equal(greeting + HELLO, "\1\0\0", 4);
     close(listener);
     return comm;
+}
+
+static void *isend_once(void *comm, int tag, ncclResult_t expected) {
+    void *request = &request;
+    assert_int_equal(net.isend(comm, (char[]){'x'}, 1, tag, NULL, NULL, &request), expected);
+    return request;
+}
+
+/* A sending comm of the plugin that *fd has welcomed. */
+static void *connect_by_hand(int *fd) {
+    void *comm = greet_by_hand(fd);
+    const char welcome[WELCOME] = "TPVWELCM\3\0\0\0\1";
+    for (int i = 0; i < WELCOME; i++) {
+        assert_null(isend_once(comm, 7, ncclSuccess));
+        send_byte(*fd, welcome + i);
+    }
+    return comm;
+}
+
+/* Whatever answers, sending fails as the peer's fault, and not before it is tried. */
+static void a_wrong_welcome_is_the_peers_fault(void **state) {
+    (void)state;
+    static const char welcomes[][WELCOME] = {
+        "SSH-2.0-OpenSSH",        /* another program */
+        "TPVWELCM\2\0\0\0\1",     /* another version */
+        "TPVWELCM\3\0\0\0\2",     /* a transport that was not offered */
+        "TPVWELCM\3\0\1\0\1",     /* an answer where there is none; a byte follows */
+        "TPVWELCM\3\0\377\377\1", /* a longer one than there is */
+    };
+    for (size_t i = 0; i <= sizeof welcomes / sizeof *welcomes; i++) {
+        int fd;
+        net_log_clear();
+        void *comm = greet_by_hand(&fd), *request = NULL;
+        if (i == sizeof welcomes / sizeof *welcomes) {
+            shutdown(fd, SHUT_WR);
+        } else {
+            assert_int_equal(send(fd, welcomes[i], WELCOME, 0), WELCOME);
+            if (i == 3) send_byte(fd, "x");
+        }
+        for (int64_t deadline = tpv_deadline_in(10); !request; request = isend_once(comm, 7, ncclSuccess))
+            assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_log_count("what answers there is not this plugin") +
+                             net_log_count("the peer closed the connection without accepting it"),
+                         1);
+        net.closeSend(comm);
+        close(fd);
+    }
 }
 
 static void sent_messages_are_what_the_format_says(void **state) {
@@ -411,12 +468,6 @@ static void early_messages_have_a_limit(void **state) {
     close(fd);
 }
 
-static void *isend_once(void *comm, int tag, ncclResult_t expected) {
-    void *request = &request;
-    assert_int_equal(net.isend(comm, (char[]){'x'}, 1, tag, NULL, NULL, &request), expected);
-    return request;
-}
-
 static void notices_let_other_tags_go(void **state) {
     (void)state;
     char notices[32], stream[3 * (FRAME + 1)], expected[3 * (FRAME + 1)];
@@ -469,11 +520,9 @@ static void damaged_notices_are_the_peers_fault(void **state) {
         net_log_clear();
         assert_non_null(isend_once(comm, 7777, ncclSuccess));
         assert_int_equal(send(fd, notices[i], 16 * (size_t)counts[i], 0), 16 * counts[i]);
-        ncclResult_t result = ncclSuccess;
-        for (int64_t deadline = tpv_deadline_in(10); result == ncclSuccess && !tpv_deadline_passed(deadline);)
-            result = net.isend(comm, notices, 1, 8888, NULL, NULL, &request);
-        assert_int_equal(result, ncclRemoteError);
-        assert_null(request);
+        for (int64_t deadline = tpv_deadline_in(10); !request; request = isend_once(comm, 8888, ncclSuccess))
+            assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
         assert_int_equal(net_log_count("the stream is damaged: bytes that are no notice"), 1);
         net.closeSend(comm);
         close(fd);
@@ -492,6 +541,7 @@ int main(void) {
         cmocka_unit_test(a_stream_that_comes_byte_by_byte),
         cmocka_unit_test(a_stream_that_is_cut_anywhere),
         cmocka_unit_test(a_damaged_stream_is_the_peers_fault),
+        cmocka_unit_test(a_piece_that_is_longer_than_its_message_writes_nothing),
         cmocka_unit_test(pieces_come_on_any_connection),
         cmocka_unit_test(a_fault_on_one_of_several_connections_is_found),
         cmocka_unit_test(sent_messages_are_what_the_format_says),
@@ -499,6 +549,7 @@ int main(void) {
         cmocka_unit_test(early_messages_have_a_limit),
         cmocka_unit_test(notices_let_other_tags_go),
         cmocka_unit_test(damaged_notices_are_the_peers_fault),
+        cmocka_unit_test(a_wrong_welcome_is_the_peers_fault),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     net_plugin_close(&net);

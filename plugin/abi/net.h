@@ -4,8 +4,8 @@
  * calls returned. Comms and listeners made before a fork are refused in the child (ncclInvalidUsage), except by the
  * close functions. No function blocks.
  */
-#ifndef CORE_NET_H
-#define CORE_NET_H
+#ifndef ABI_NET_H
+#define ABI_NET_H
 
 #include "core/device.h"
 

@@ -1,12 +1,13 @@
-#include "core/net.h"
+#include "abi/net.h"
 
 #include <stdbool.h>
 
+#include "core/comm.h"
 #include "core/fork.h"
 #include "core/log.h"
 #include "core/params.h"
 #include "core/profiler.h"
-#include "core/transport.h"
+#include "setup/setup.h"
 
 static ncclResult_t refuse_after_fork(void) {
     TPV_NET_WARN("a forked process used a connection of its parent: it has to make its own");
@@ -27,8 +28,7 @@ ncclResult_t tpv_net_init(ncclDebugLogger_t logger, ncclProfilerCallback_t profi
 
 void tpv_net_abandon(const void *owner) {
     if (!owner) return;
-    for (int i = 0; tpv_transports[i]; i++)
-        tpv_transports[i]->abandon(owner);
+    tpv_setup_abandon(owner);
     tpv_devices_log_stats();
 }
 
@@ -42,7 +42,7 @@ ncclResult_t tpv_net_listen(int index, int traffic_class, void *handle, void **l
     tpv_device_t *device = tpv_device_get(index);
     if (!device) return ncclInvalidArgument;
     tpv_listener_t *made = NULL;
-    ncclResult_t result = device->transport->listen(device, traffic_class, handle, &made);
+    ncclResult_t result = tpv_setup_listen(device, traffic_class, handle, &made);
     *listener = made;
     return result;
 }
@@ -52,18 +52,17 @@ ncclResult_t tpv_net_connect(const void *owner, int index, int traffic_class, vo
     tpv_device_t *device = tpv_device_get(index);
     if (!device) return ncclInvalidArgument;
     tpv_comm_t *made = NULL;
-    ncclResult_t result = device->transport->connect(owner, device, traffic_class, handle, &made);
+    ncclResult_t result = tpv_setup_connect(owner, device, traffic_class, handle, &made);
     *comm = made;
     return result;
 }
 
 ncclResult_t tpv_net_accept(void *listener, void **comm, ncclNetDeviceHandle_t **device_comm) {
     (void)device_comm; /* only device offload looks at it */
-    tpv_listener_t *from = listener;
     *comm = NULL;
-    if (foreign(from->fork_generation)) return refuse_after_fork();
+    if (tpv_setup_foreign(listener)) return refuse_after_fork();
     tpv_comm_t *made = NULL;
-    ncclResult_t result = from->transport->accept(from, &made);
+    ncclResult_t result = tpv_setup_accept(listener, &made);
     *comm = made;
     return result;
 }
@@ -71,37 +70,60 @@ ncclResult_t tpv_net_accept(void *listener, void **comm, ncclNetDeviceHandle_t *
 ncclResult_t tpv_net_register(void *comm, void *data, size_t size, int type, void **registration) {
     tpv_comm_t *on = comm;
     *registration = NULL;
-    return on->ops->register_memory(on, data, size, type, registration);
+    if (foreign(on->fork_generation)) return refuse_after_fork();
+    return tpv_comm_register(on, data, size, type, registration);
 }
 
 ncclResult_t tpv_net_deregister(void *comm, void *registration) {
+    tpv_comm_deregister(comm, registration);
+    return ncclSuccess;
+}
+
+/* NCCL's Socket transport hands out requests whatever has become of the peer, and programs look for an error in test
+ * only (ncclNetSocketIsend, src/transport/net_socket.cc at v2.28.9). */
+static ncclResult_t report_by_test(tpv_comm_t *comm, ncclResult_t result, void **request) {
+    if (result != ncclRemoteError) return result;
+    *request = &comm->broken;
+    return ncclSuccess;
+}
+
+static tpv_comm_t *mover_of(void *comm) {
     tpv_comm_t *on = comm;
-    return on->ops->deregister_memory(on, registration);
+    return atomic_load_explicit(&on->mover, memory_order_acquire);
 }
 
 ncclResult_t tpv_net_isend(void *comm, void *data, size_t size, int tag, void *registration, void *profiler_handle,
                            void **request) {
-    tpv_comm_t *on = comm;
+    tpv_comm_t *on = mover_of(comm);
     *request = NULL;
     if (foreign(on->fork_generation)) return refuse_after_fork();
+    if (!on->ops->isend) {
+        TPV_NET_WARN("isend on a comm that receives");
+        return ncclInvalidUsage;
+    }
+    if (size > TPV_MESSAGE_MAX) return tpv_comm_fail_long(on, size);
     ncclResult_t result = on->ops->isend(on, data, size, tag, registration, request);
     if (*request) tpv_profiler_begin(*request, false, 1, &size, &tag, profiler_handle ? &profiler_handle : NULL);
-    return result;
+    return report_by_test(on, result, request);
 }
 
 ncclResult_t tpv_net_irecv(void *comm, int count, void **data, size_t *sizes, int *tags, void **registrations,
                            void **profiler_handles, void **request) {
-    tpv_comm_t *on = comm;
+    tpv_comm_t *on = mover_of(comm);
     /* What *request holds now means nothing, NCCL_NET_OPTIONAL_RECV_COMPLETION included: completion costs nothing. */
     *request = NULL;
     if (foreign(on->fork_generation)) return refuse_after_fork();
+    if (!on->ops->irecv) {
+        TPV_NET_WARN("irecv on a comm that sends");
+        return ncclInvalidUsage;
+    }
     if (count < 1 || count > TPV_GROUP_MEMBERS_MAX) {
         TPV_NET_WARN("irecv of %d messages at once: expected 1 to %d (maxRecvs)", count, TPV_GROUP_MEMBERS_MAX);
         return ncclInvalidUsage;
     }
     ncclResult_t result = on->ops->irecv(on, count, data, sizes, tags, registrations, request);
     if (*request) tpv_profiler_begin(*request, true, count, sizes, tags, profiler_handles);
-    return result;
+    return report_by_test(on, result, request);
 }
 
 ncclResult_t tpv_net_iflush(void *comm, int count, void **data, int *sizes, void **registrations, void **request) {
@@ -114,6 +136,7 @@ ncclResult_t tpv_net_test(void *request, int *done, int *sizes) {
     tpv_request_t *of = request;
     *done = 0;
     if (foreign(of->comm->fork_generation)) return refuse_after_fork();
+    if (of == &of->comm->broken) return ncclRemoteError;
     ncclResult_t result = of->comm->ops->test(of, done, sizes);
     if (*done && of->event_count) tpv_profiler_end(of);
     return result;
@@ -126,7 +149,6 @@ ncclResult_t tpv_net_close(void *comm) {
 }
 
 ncclResult_t tpv_net_close_listener(void *listener) {
-    tpv_listener_t *from = listener;
-    if (from) from->transport->close_listener(from);
+    if (listener) tpv_setup_close_listener(listener);
     return ncclSuccess;
 }

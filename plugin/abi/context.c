@@ -1,4 +1,4 @@
-#include "core/context.h"
+#include "abi/context.h"
 
 #include <stdlib.h>
 

@@ -1,9 +1,9 @@
 /* What belongs to one NCCL communicator, from ABI v11 on. NCCL gives the pointer to every call that makes something; it
  * is NULL where init did not succeed, which all of these accept. */
-#ifndef CORE_CONTEXT_H
-#define CORE_CONTEXT_H
+#ifndef ABI_CONTEXT_H
+#define ABI_CONTEXT_H
 
-#include "core/net.h"
+#include "abi/net.h"
 
 /* tpv_net_init for a communicator. *context stays NULL on failure. `traffic_class` -1: undefined. */
 ncclResult_t tpv_context_init(void **context, int traffic_class, ncclDebugLogger_t logger,
