@@ -68,7 +68,8 @@ BINS   := $(addprefix $(B)/bin/,tpviewd tpview tpview_perf tpview_net_perf)
 UNIT       := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 FUNCTIONAL := $(patsubst tests/functional/%.c,$(B)/tests/functional/%,$(wildcard tests/functional/test_*.c))
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/common/*.c))
-TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets/*.c))
+TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets/*.c)) \
+             $(patsubst tests/preload/%.c,$(B)/tests/lib%.so,$(wildcard tests/preload/*.c))
 
 .PHONY: all check check-fast check-loaded check-bare check-unit check-functional check-python check-models check-chaos check-asan check-tsan
 .PHONY: chaos soak-net bench demo fuzz lint install clean tests
@@ -165,6 +166,12 @@ $(B)/tests/unit/test_lifecycle_model: $(B)/obj/tests/unit/test_lifecycle_model.o
 
 # Cuts views of tiny checkpoints for tests/models.
 $(B)/tests/models/write_views: $(TOOL_OBJ)
+
+# Libraries that are loaded before all others, to watch or to disturb a program.
+$(B)/tests/lib%.so: tests/preload/%.c
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(OPT) -g $(WARN) $(DEFS) -fPIC -pthread -shared $< -ldl -o $@
 
 # Small net plugins that stand in for somebody else's.
 $(B)/tests/lib%.so: tests/nets/%.c

@@ -20,6 +20,8 @@ extern "C" {
 #define TPV_MAX_COMMS 64
 #define TPV_MIN_CHUNK 4096u
 #define TPV_MAX_CHUNK (64u << 20)
+#define TPV_MAX_WORKERS 1024
+#define TPV_WORKERS_NONE (-1)
 
 typedef struct tpv_source tpv_source_t;
 
@@ -56,7 +58,10 @@ typedef struct tpv_fetch_options {
     const char *net;      /* net plugin: a name or a path; NULL: NCCL_NET_PLUGIN, else tpview */
     uint32_t comms;       /* 1 to TPV_MAX_COMMS; 0: TPVIEW_COMMS */
     uint64_t chunk_bytes; /* TPV_MIN_CHUNK to TPV_MAX_CHUNK; 0: TPVIEW_CHUNK_BYTES */
+    int32_t workers;      /* threads that compare digests, copy and write, beside the caller's, which only receives: 1
+                             to TPV_MAX_WORKERS; TPV_WORKERS_NONE: the caller's does all; 0: TPVIEW_WORKERS */
     bool no_digests;      /* do not compare chunk digests */
+    bool no_sync;         /* a file is not written to the disk before it gets its name: see tpv_fetch_file */
     bool no_fallback;     /* fail when the source cannot cut or hold the view, instead of fetching whole tensors */
     uint32_t tp_rank;     /* told to the source for its lease table */
     uint32_t tp_size;
@@ -87,13 +92,31 @@ typedef struct tpv_fetch_result {
 TPV_API tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                                const tpv_fetch_options_t *options, void *destination, tpv_fetch_result_t *result);
 
+/* Where one output of a view goes: memory of an engine, such as a parameter or a slice of one. */
+typedef struct tpv_destination {
+    void *data;                    /* of the element with all indices 0 */
+    int64_t strides[TPV_MAX_DIMS]; /* for each dim of the output, in elements; may be negative */
+} tpv_destination_t;
+
 /*
- * tpv_fetch into a new safetensors file. The data lands in the mapped file; it appears under `path` only when it is
- * whole and verified. Until then it has the name `path` + ".partial", and an error removes that. Before anything is
- * asked for: TPV_ERR_NO_SPACE when the disk has no room, TPV_ERR_ARGUMENT when `path` is there and is not a regular
- * file (a folder, a device, a FIFO, a link), TPV_ERR_REFUSED when another fetch writes it or when what is called
- * `path` + ".partial" cannot be taken for a leftover of this user's. Where the file system has no flock, every leftover
- * is refused; where it cannot reserve blocks or map for writing, the view is held in memory until the end.
+ * tpv_fetch into tensors as an engine has laid them out: `destinations` has one for each output, in the view's order.
+ * Only the elements' own bytes are written, while chunks arrive: after an error some have new values. The destinations
+ * must not overlap. TPV_ERR_ARGUMENT for a missing destination, for stride 0 in a dim longer than 1, and for strides
+ * that are not dense where elements are smaller than a byte. When the source refuses the view, memory for all of it is
+ * taken on the way.
+ */
+TPV_API tpv_status_t tpv_fetch_tensors(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                                       const tpv_fetch_options_t *options, const tpv_destination_t *destinations,
+                                       tpv_fetch_result_t *result);
+
+/*
+ * tpv_fetch into a new safetensors file. Verified chunks are written to `path` + ".partial"; an error removes that.
+ * When all are there, the file is written to the disk, gets its name, and the name is written to the disk: a crash or a
+ * power failure leaves what was there before or the whole file. With options->no_sync the kernel writes it later, and a
+ * power failure (not the death of a process) may leave a file of the right length with wrong bytes. TPV_ERR_NO_SPACE
+ * before anything is asked for when the disk has no room, where the file system can tell. TPV_ERR_ARGUMENT when `path`
+ * is there and no regular file, TPV_ERR_REFUSED while another process writes the same file. When the source refuses the
+ * view, memory for all of it is taken on the way.
  */
 TPV_API tpv_status_t tpv_fetch_file(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                                     const tpv_fetch_options_t *options, const char *path, tpv_fetch_result_t *result);

@@ -40,6 +40,8 @@ static const entry_t table[TPV_PARAM_COUNT] = {
     [TPV_PARAM_CHUNK_BYTES] = {"TPVIEW_CHUNK_BYTES", KIND_INT, "1M", 4096, INT64_C(64) << 20, "Bytes in one chunk."},
     [TPV_PARAM_THREADS] = {"TPVIEW_THREADS", KIND_INT, "0", 0, 1024,
                            "Threads that gather and digest; 0 means one for each core."},
+    [TPV_PARAM_WORKERS] = {"TPVIEW_WORKERS", KIND_INT, "0", -1, 1024,
+                           "Threads of a fetch that compare digests, copy and write: 0 means by cores, -1 none."},
     [TPV_PARAM_BUDGET] =
         {"TPVIEW_BUDGET", KIND_INT, "0", 0, INT64_MAX,
          "Bytes that a service may take for cached exports and staging; 0 means half of available memory."},

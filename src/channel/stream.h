@@ -31,26 +31,51 @@ uint64_t tpv_stream_chunks(const tpv_stream_t *stream);
 uint64_t tpv_stream_chunk_length(const tpv_stream_t *stream, uint64_t index);
 
 typedef struct tpv_stream_counts {
-    uint64_t bytes;  /* of whole (and at the receiver verified) chunks */
+    uint64_t bytes;  /* of whole chunks */
     uint64_t chunks; /* likewise */
     uint64_t wire;   /* bytes of all finished messages */
 } tpv_stream_counts_t;
 
+/* Memory of this process, registered with the plugin once for each comm. */
+typedef struct tpv_region {
+    const void *base;
+    size_t bytes;
+} tpv_region_t;
+
 /* ---- receiver ---- */
+
+/*
+ * Where the receiver's chunks land. Called on the receiver's thread only; no call may block. `arrived` is told what the
+ * source sent as the chunk's digest; whether it is right is for others to find out.
+ */
+typedef struct tpv_landing {
+    void *user;
+    /* Once, before any other call: the source's chunks have this length, at most what the stream said. */
+    tpv_status_t (*begin)(void *user, uint32_t chunk_bytes);
+    /* Where chunk `index` goes: inside of `direct` if the plugin has taken that memory, else of the ring. NULL: no
+     * place is free now, ask again. What it returned is written to until `arrived` or the receiver's close. */
+    void *(*place)(void *user, uint64_t index, bool direct);
+    /* The chunk is there. An error ends the stream. */
+    tpv_status_t (*arrived)(void *user, uint64_t index, void *data, uint64_t digest);
+    /* All of the memory that is not `direct`; known once the first place there was given. */
+    tpv_region_t (*ring)(void *user);
+    /* Destination memory for all chunks, or none. When a plugin does not take it, the ring is used. */
+    tpv_region_t direct;
+} tpv_landing_t;
 
 typedef struct tpv_receiver tpv_receiver_t;
 
-/* Listen with every comm. `destination` has room for stream->bytes and stays valid until close; nothing is written
- * there before a comm has shown stream->id. TPV_ERR_NET, TPV_ERR_NO_MEMORY. */
-tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream, void *destination, bool check_digests,
+/* Listen with every comm. stream->chunk_bytes is the longest chunk that is accepted. Nothing is written before a comm
+ * has shown stream->id. The memory of `landing` stays valid until close. TPV_ERR_NET, TPV_ERR_NO_MEMORY. */
+tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream, const tpv_landing_t *landing,
                                tpv_receiver_t **receiver);
 /* NCCL_NET_HANDLE_MAXSIZE bytes with which the source connects comm `comm`. */
 const void *tpv_receiver_handle(const tpv_receiver_t *receiver, uint32_t comm);
-/* *done when every chunk has arrived. TPV_ERR_PEER, TPV_ERR_NET, TPV_ERR_PROTOCOL, TPV_ERR_DIGEST, and what the source
- * reported; after an error only counts and close are allowed. */
+/* *done when every chunk has arrived. TPV_ERR_PEER, TPV_ERR_NET, TPV_ERR_PROTOCOL, errors of the landing, and what the
+ * source reported; after an error only counts and close are allowed. */
 tpv_status_t tpv_receiver_advance(tpv_receiver_t *receiver, bool *moved, bool *done);
 tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver);
-/* Also with transfers in flight: nothing writes to the destination afterwards. NULL is allowed. */
+/* Also with transfers in flight: nothing writes to the landing's memory afterwards. NULL is allowed. */
 void tpv_receiver_close(tpv_receiver_t *receiver);
 
 /* ---- sender ---- */
@@ -65,12 +90,6 @@ typedef struct tpv_chunks {
     void (*release)(void *user, uint32_t slot);
     uint32_t window; /* chunks that may be asked for ahead on each comm: 1 to TPV_STREAM_WINDOW */
 } tpv_chunks_t;
-
-/* Memory from which chunks are sent, registered with the plugin once for each comm. */
-typedef struct tpv_region {
-    const void *base;
-    size_t bytes;
-} tpv_region_t;
 
 typedef struct tpv_sender tpv_sender_t;
 

@@ -3,13 +3,13 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/xxh3.h"
 #include "channel/stream.h"
 #include "channel/wire.h"
 
 /* A chunk that is expected, from its first irecv on. */
 typedef struct {
     uint64_t chunk;
+    void *data;                           /* where it lands; NULL: nowhere yet */
     void *data_request, *trailer_request; /* NULL once finished */
     bool data_posted, trailer_posted;
     int data_size, trailer_size;
@@ -20,8 +20,8 @@ typedef enum { LISTENING, GREETING, STREAMING, FINISHED } lane_state_t;
 typedef struct {
     lane_state_t state;
     void *listen, *comm;
-    void *data_handle, *control_handle; /* registrations with comm */
-    bool data_registered, control_registered;
+    void *direct_handle, *ring_handle, *control_handle; /* registrations with comm */
+    bool direct_registered, ring_registered, control_registered;
     void *greeting_request;
     uint64_t next; /* chunk to post next */
     unsigned head, count;
@@ -38,8 +38,8 @@ struct tpv_receiver {
     const tpv_net_t *net;
     tpv_stream_t stream;
     uint64_t chunks;
-    uint8_t *destination;
-    bool check_digests;
+    bool begun; /* the length of chunks is known */
+    tpv_landing_t landing;
     tpv_stream_counts_t counts;
     lane_t lanes[];
 };
@@ -47,11 +47,12 @@ struct tpv_receiver {
 static void lane_close_comm(tpv_receiver_t *receiver, lane_t *lane) {
     const tpv_net_abi_t *abi = &receiver->net->abi;
     if (!lane->comm) return;
-    if (lane->data_registered) abi->deregMr(lane->comm, lane->data_handle);
+    if (lane->direct_registered) abi->deregMr(lane->comm, lane->direct_handle);
+    if (lane->ring_registered) abi->deregMr(lane->comm, lane->ring_handle);
     if (lane->control_registered) abi->deregMr(lane->comm, lane->control_handle);
     abi->closeRecv(lane->comm);
     lane->comm = NULL;
-    lane->data_registered = lane->control_registered = false;
+    lane->direct_registered = lane->ring_registered = lane->control_registered = false;
     lane->greeting_request = NULL;
 }
 
@@ -60,15 +61,13 @@ static void lane_close_listen(tpv_receiver_t *receiver, lane_t *lane) {
     lane->listen = NULL;
 }
 
-tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream, void *destination, bool check_digests,
+tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream, const tpv_landing_t *landing,
                                tpv_receiver_t **receiver) {
     tpv_receiver_t *r = calloc(1, sizeof *r + stream->comms * sizeof r->lanes[0]);
     if (!r) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %u comms", stream->comms);
     r->net = net;
     r->stream = *stream;
-    r->chunks = tpv_stream_chunks(stream);
-    r->destination = destination;
-    r->check_digests = check_digests;
+    r->landing = *landing;
     for (uint32_t i = 0; i < stream->comms; i++) {
         lane_t *lane = &r->lanes[i];
         lane->next = i;
@@ -137,10 +136,26 @@ static tpv_status_t lane_accept(tpv_receiver_t *receiver, lane_t *lane, bool *mo
 static bool greeting_matches(const tpv_receiver_t *receiver, const lane_t *lane, int size) {
     const tpv_greeting_t *greeting = &lane->control.greeting;
     const tpv_stream_t *stream = &receiver->stream;
+    bool length = receiver->begun ? greeting->chunk_bytes == stream->chunk_bytes
+                                  : greeting->chunk_bytes > 0 && greeting->chunk_bytes <= stream->chunk_bytes;
     return size == sizeof *greeting && greeting->magic == TPV_GREETING_MAGIC && greeting->version == TPV_WIRE_VERSION &&
-           greeting->comm == lane - receiver->lanes && greeting->comms == stream->comms &&
-           greeting->chunk_bytes == stream->chunk_bytes && greeting->bytes == stream->bytes &&
-           memcmp(greeting->id, stream->id, TPV_ID_BYTES) == 0;
+           greeting->comm == lane - receiver->lanes && greeting->comms == stream->comms && length &&
+           greeting->bytes == stream->bytes && memcmp(greeting->id, stream->id, TPV_ID_BYTES) == 0;
+}
+
+/* The first greeting tells how long the source's chunks are. */
+static tpv_status_t begin(tpv_receiver_t *receiver, uint32_t chunk_bytes) {
+    receiver->stream.chunk_bytes = chunk_bytes;
+    receiver->chunks = tpv_stream_chunks(&receiver->stream);
+    receiver->begun = true;
+    return receiver->landing.begin(receiver->landing.user, chunk_bytes);
+}
+
+static tpv_status_t register_region(tpv_receiver_t *receiver, lane_t *lane, tpv_region_t region, void **handle) {
+    const tpv_net_t *net = receiver->net;
+    return tpv_net_check(
+        net, net->abi.regMr(&net->abi, lane->comm, (void *)(uintptr_t)region.base, region.bytes, NCCL_PTR_HOST, handle),
+        "register memory");
 }
 
 /* Whoever connects must show the fetch's id first; anybody else is dropped and the rightful source awaited further. */
@@ -164,17 +179,35 @@ static tpv_status_t lane_greet(tpv_receiver_t *receiver, lane_t *lane, bool *mov
         return TPV_OK;
     }
     lane_close_listen(receiver, lane);
-    if (receiver->stream.bytes > 0)
-        TPV_TRY(tpv_net_check(receiver->net,
-                              receiver->net->abi.regMr(&receiver->net->abi, lane->comm, receiver->destination,
-                                                       receiver->stream.bytes, NCCL_PTR_HOST, &lane->data_handle),
-                              "register memory"));
-    lane->data_registered = receiver->stream.bytes > 0;
+    if (!receiver->begun) TPV_TRY(begin(receiver, lane->control.greeting.chunk_bytes));
+    tpv_region_t direct = receiver->landing.direct;
+    if (direct.bytes > 0) {
+        /* Plugins that pin memory cannot take every kind of it. */
+        lane->direct_registered = register_region(receiver, lane, direct, &lane->direct_handle) == TPV_OK;
+        if (!lane->direct_registered) TPV_INFO("chunks go through the ring: %s", tpv_error_message());
+    }
     lane->state = STREAMING;
     return TPV_OK;
 }
 
-/* Keep the window full of posted receives, straight into the destination. */
+static bool is_in(tpv_region_t region, const void *data) {
+    return (size_t)((const uint8_t *)data - (const uint8_t *)region.base) < region.bytes;
+}
+
+static tpv_status_t post_data(tpv_receiver_t *receiver, lane_t *lane, slot_t *slot) {
+    const tpv_landing_t *landing = &receiver->landing;
+    if (!slot->data) slot->data = landing->place(landing->user, slot->chunk, lane->direct_registered);
+    if (!slot->data) return TPV_OK;
+    bool direct = lane->direct_registered && is_in(landing->direct, slot->data);
+    if (!direct && !lane->ring_registered) {
+        TPV_TRY(register_region(receiver, lane, landing->ring(landing->user), &lane->ring_handle));
+        lane->ring_registered = true;
+    }
+    return post(receiver, lane, slot->data, tpv_stream_chunk_length(&receiver->stream, slot->chunk),
+                direct ? lane->direct_handle : lane->ring_handle, &slot->data_request);
+}
+
+/* Keep the window full of posted receives. */
 static tpv_status_t lane_post(tpv_receiver_t *receiver, lane_t *lane, bool *moved) {
     for (;;) {
         unsigned last = (lane->head + lane->count - 1) % TPV_STREAM_WINDOW;
@@ -187,9 +220,7 @@ static tpv_status_t lane_post(tpv_receiver_t *receiver, lane_t *lane, bool *move
         }
         slot_t *slot = &lane->slots[last];
         if (!slot->data_posted) {
-            TPV_TRY(post(receiver, lane, receiver->destination + slot->chunk * receiver->stream.chunk_bytes,
-                         tpv_stream_chunk_length(&receiver->stream, slot->chunk), lane->data_handle,
-                         &slot->data_request));
+            TPV_TRY(post_data(receiver, lane, slot));
             if (!slot->data_request) return TPV_OK;
             slot->data_posted = *moved = true;
         }
@@ -217,15 +248,6 @@ static tpv_status_t check_chunk(tpv_receiver_t *receiver, const slot_t *slot, co
                              "chunk %llu: got %d bytes with a trailer for chunk %llu of %llu bytes, expected %llu",
                              chunk, slot->data_size, (unsigned long long)trailer->chunk,
                              (unsigned long long)trailer->bytes, (unsigned long long)expected);
-    if (!receiver->check_digests) return TPV_OK;
-    uint64_t offset = slot->chunk * receiver->stream.chunk_bytes;
-    uint64_t digest = XXH3_64bits(receiver->destination + offset, expected);
-    if (digest != trailer->digest)
-        return tpv_error_set(
-            TPV_ERR_DIGEST,
-            "digest mismatch: chunk %llu (dense bytes %llu to %llu) has %016llx, the source sent %016llx", chunk,
-            (unsigned long long)offset, (unsigned long long)(offset + expected), (unsigned long long)digest,
-            (unsigned long long)trailer->digest);
     return TPV_OK;
 }
 
@@ -234,15 +256,17 @@ static tpv_status_t lane_collect(tpv_receiver_t *receiver, lane_t *lane, bool *m
     while (lane->count > 0) {
         slot_t *slot = &lane->slots[lane->head];
         if (slot->data_request) TPV_TRY(test(receiver, &slot->data_request, &slot->data_size, moved));
-        if (slot->data_request || !slot->trailer_posted) return TPV_OK;
+        if (!slot->data_posted || slot->data_request || !slot->trailer_posted) return TPV_OK;
         TPV_TRY(test(receiver, &slot->trailer_request, &slot->trailer_size, moved));
         if (slot->trailer_request) return TPV_OK;
         TPV_TRY(check_chunk(receiver, slot, &lane->control.trailers[lane->head]));
         receiver->counts.chunks++;
         receiver->counts.bytes += (uint64_t)slot->data_size;
+        TPV_TRY(receiver->landing.arrived(receiver->landing.user, slot->chunk, slot->data,
+                                          lane->control.trailers[lane->head].digest));
         lane->head = (lane->head + 1) % TPV_STREAM_WINDOW;
         lane->count--;
-        /* Room for the next receive before the next check: the sender must never wait for a digest. */
+        /* Room for the next receive at once: the sender must never wait. */
         TPV_TRY(lane_post(receiver, lane, moved));
     }
     return TPV_OK;

@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "client/fetch.h"
+#include "client/transfer.h"
 #include "view/scatter.h"
 
 /* What the caller's progress sees: the bytes of all tensors together. */
@@ -46,7 +46,8 @@ static tpv_status_t fetch_tensor(tpv_source_t *source, const tpv_artifact_t *art
     tpv_fetch_result_t result;
     bool refused = false;
     TPV_TRY(whole_tensor(artifact, tensor, &whole));
-    tpv_status_t status = tpv_fetch_once(source, artifact, whole, options, deadline, buffer, &result, &refused);
+    tpv_sink_t sink = tpv_sink_memory(buffer);
+    tpv_status_t status = tpv_transfer(source, artifact, whole, options, deadline, &sink, &result, &refused);
     tpv_view_free(whole);
     if (status != TPV_OK) return tpv_error_prefix(status, "whole tensor %s", tensor->name);
     sum->wire_bytes += result.wire_bytes;

@@ -4,7 +4,7 @@
 
 #include "tpview/fetch.h"
 
-/* As tpv_fetch_once, one fetch after the other for each tensor that the view uses. Takes memory for the largest of
+/* As tpv_transfer, one fetch after the other for each tensor that the view uses. Takes memory for the largest of
  * them. *result sums all; TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_fetch_canonical(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                                  const tpv_fetch_options_t *options, int64_t deadline, void *destination,

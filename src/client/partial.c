@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -145,36 +144,24 @@ static tpv_status_t no_room(const tpv_partial_t *partial, int error) {
                                partial->bytes, partial->name);
 }
 
-/* Blocks now: a disk that fills up later would raise SIGBUS in the mapping. Not posix_fallocate, which touches every
- * block of a file system that has no such call. */
-static tpv_status_t reserve(const tpv_partial_t *partial, bool *reserved) {
-    *reserved = false;
+/* Blocks now, where the file system has such a call: a disk that is too full is told of before anything is fetched. Not
+ * posix_fallocate, which else touches every block. */
+static tpv_status_t reserve(const tpv_partial_t *partial) {
     while (fallocate(partial->descriptor, 0, 0, (off_t)partial->bytes) != 0) {
         if (errno == EINTR) continue;
         if (errno == EOPNOTSUPP || errno == ENOSYS) return TPV_OK;
         return no_room(partial, errno);
     }
-    *reserved = true;
     return TPV_OK;
 }
 
-static tpv_status_t make_map(tpv_partial_t *partial) {
-    bool reserved;
-    if (ftruncate(partial->descriptor, 0) != 0)
-        return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot empty %.500s", partial->name);
-    TPV_TRY(reserve(partial, &reserved));
-    void *map = MAP_FAILED;
-    if (reserved) map = mmap(NULL, partial->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, partial->descriptor, 0);
-    if (map == MAP_FAILED && reserved && errno != ENODEV && errno != EOPNOTSUPP)
-        return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot map %.500s", partial->name);
-    if (map == MAP_FAILED) {
-        map = mmap(NULL, partial->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (map == MAP_FAILED)
-            return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no memory for %zu bytes of %.500s", partial->bytes,
-                                       partial->name);
-        partial->anonymous = true;
+tpv_status_t tpv_partial_write(const tpv_partial_t *partial, uint64_t offset, const void *data, size_t length) {
+    for (size_t done = 0; done < length;) {
+        ssize_t wrote = pwrite(partial->descriptor, (const char *)data + done, length - done, (off_t)(offset + done));
+        if (wrote < 0 && errno == EINTR) continue;
+        if (wrote <= 0) return no_room(partial, wrote < 0 ? errno : EIO);
+        done += (size_t)wrote;
     }
-    partial->map = map;
     return TPV_OK;
 }
 
@@ -183,36 +170,53 @@ tpv_status_t tpv_partial_begin(tpv_partial_t *partial, const char *path, size_t 
     *partial = (tpv_partial_t){.descriptor = -1, .bytes = bytes};
     TPV_TRY(tpv_partial_check(path));
     TPV_TRY(create(partial, path));
-    TPV_TRY(make_map(partial));
-    memcpy(partial->map, head, head_bytes);
-    return TPV_OK;
+    if (ftruncate(partial->descriptor, 0) != 0)
+        return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot empty %.500s", partial->name);
+    TPV_TRY(reserve(partial));
+    return tpv_partial_write(partial, 0, head, head_bytes);
 }
 
 /* ---- the end ---- */
 
-static tpv_status_t write_out(const tpv_partial_t *partial) {
-    for (size_t done = 0; done < partial->bytes;) {
-        ssize_t wrote = pwrite(partial->descriptor, partial->map + done, partial->bytes - done, (off_t)done);
-        if (wrote < 0 && errno == EINTR) continue;
-        if (wrote <= 0) return no_room(partial, wrote < 0 ? errno : EIO);
-        done += (size_t)wrote;
+/* Whatever is not on the disk yet. */
+static tpv_status_t sync_contents(const tpv_partial_t *partial) {
+    while (fdatasync(partial->descriptor) != 0) {
+        if (errno == EINTR) continue;
+        return no_room(partial, errno);
     }
     return TPV_OK;
 }
 
-static tpv_status_t give_name(const tpv_partial_t *partial, const char *path) {
-    if (partial->anonymous) TPV_TRY(write_out(partial));
+/* The name in its folder. */
+static tpv_status_t sync_name(const char *path) {
+    char *copy = strdup(path);
+    if (!copy) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the name of %.500s", path);
+    int folder = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(copy);
+    int error = folder < 0 ? errno : 0;
+    while (!error && fsync(folder) != 0) {
+        if (errno == EINTR) continue;
+        error = errno;
+    }
+    if (folder >= 0) close(folder);
+    /* Some file systems cannot sync a folder, and keep names in the order of their making by themselves. A folder that
+     * may be written to but not read cannot be opened. */
+    if (!error || error == EINVAL || error == EACCES || is_unsupported(error)) return TPV_OK;
+    return tpv_error_set_errno(TPV_ERR_SYSTEM, error, "%.500s is whole, but its folder cannot be synced", path);
+}
+
+static tpv_status_t give_name(const tpv_partial_t *partial, const char *path, bool sync) {
+    if (sync) TPV_TRY(sync_contents(partial));
     if (!is_named(partial))
         return tpv_error_set(TPV_ERR_REFUSED, "%.500s was removed or replaced while it was written", partial->name);
     TPV_TRY(check_target(path));
     if (rename(partial->name, path) != 0)
         return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot rename %.500s to %.500s", partial->name, path);
-    return TPV_OK;
+    return sync ? sync_name(path) : TPV_OK;
 }
 
-tpv_status_t tpv_partial_end(tpv_partial_t *partial, const char *path, tpv_status_t status) {
-    if (status == TPV_OK) status = give_name(partial, path);
-    if (partial->map) munmap(partial->map, partial->bytes);
+tpv_status_t tpv_partial_end(tpv_partial_t *partial, const char *path, bool sync, tpv_status_t status) {
+    if (status == TPV_OK) status = give_name(partial, path, sync);
     if (partial->descriptor >= 0) {
         if (status != TPV_OK && is_named(partial)) unlink(partial->name);
         close(partial->descriptor);

@@ -12,8 +12,6 @@ typedef struct tpv_partial {
     char *name;
     int descriptor;
     size_t bytes;
-    uint8_t *map;   /* all of the file, for writing */
-    bool anonymous; /* map is memory that tpv_partial_end writes to the file */
 } tpv_partial_t;
 
 /*
@@ -27,14 +25,18 @@ tpv_status_t tpv_partial_check(const char *path);
  * TPV_ERR_REFUSED while somebody else writes it or for a leftover that may be somebody else's (one of a killed process
  * of the same user is taken over, where the file system has flock to tell), TPV_ERR_NO_SPACE, TPV_ERR_SYSTEM,
  * TPV_ERR_NO_MEMORY. On an error too, *partial is to be ended.
- *
- * On a file system that cannot reserve blocks or map files for writing, the contents are held in memory until the end.
  */
 tpv_status_t tpv_partial_begin(tpv_partial_t *partial, const char *path, size_t bytes, const void *head,
                                size_t head_bytes);
 
-/* Give the file its name when `status` is TPV_OK, else remove it. Returns the first failure; TPV_ERR_REFUSED when
- * somebody removed or replaced the file while it was written. */
-tpv_status_t tpv_partial_end(tpv_partial_t *partial, const char *path, tpv_status_t status);
+/* Write to bytes [offset, offset + length). Any thread, several at once. TPV_ERR_NO_SPACE, TPV_ERR_SYSTEM. */
+tpv_status_t tpv_partial_write(const tpv_partial_t *partial, uint64_t offset, const void *data, size_t length);
+
+/*
+ * Give the file its name when `status` is TPV_OK, else remove it. `sync`: its bytes are on the disk before it has the
+ * name, and the name is when this returns. Returns the first failure; TPV_ERR_REFUSED when somebody removed or replaced
+ * the file while it was written. A failure after the name was given leaves the file.
+ */
+tpv_status_t tpv_partial_end(tpv_partial_t *partial, const char *path, bool sync, tpv_status_t status);
 
 #endif

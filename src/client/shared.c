@@ -14,8 +14,8 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/params.h"
-#include "client/fetch.h"
 #include "client/partial.h"
+#include "client/transfer.h"
 #include "lifecycle/file.h"
 #include "lifecycle/lease.h"
 #include "lifecycle/sweep.h"
@@ -188,8 +188,9 @@ static tpv_status_t fetch_into(call_t *call, int fd) {
     uint8_t *map = mmap(NULL, shared->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "mapping a shared view");
     memcpy(map, call->header, shared->header_bytes);
-    tpv_status_t status = tpv_fetch_until(call->source, call->artifact, call->view, &call->options->fetch,
-                                          call->deadline, map + shared->header_bytes, &call->result->fetch);
+    tpv_sink_t sink = tpv_sink_memory(map + shared->header_bytes);
+    tpv_status_t status = tpv_fetch_into(call->source, call->artifact, call->view, &call->options->fetch,
+                                         call->deadline, &sink, &call->result->fetch);
     munmap(map, shared->bytes);
     return status;
 }
@@ -288,5 +289,5 @@ const char *tpv_shared_path(const tpv_shared_t *shared) {
 tpv_status_t tpv_shared_save(const tpv_shared_t *shared, const char *path) {
     tpv_partial_t partial;
     tpv_status_t status = tpv_partial_begin(&partial, path, shared->bytes, shared->map, shared->bytes);
-    return tpv_partial_end(&partial, path, status);
+    return tpv_partial_end(&partial, path, true, status);
 }

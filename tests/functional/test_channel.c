@@ -22,6 +22,7 @@
 #include "channel/wire.h"
 
 #define DEADLINE_S 120.0 /* what a stream takes on a loaded machine */
+#define RING_PLACES 3
 
 /* ---- a source of chunks in memory ---- */
 
@@ -62,9 +63,54 @@ typedef struct {
     tpv_stream_t stream;
     uint8_t *source, *destination;
     memory_t memory;
+    bool through_ring;         /* the landing gives places in a ring only */
+    uint32_t chunk_bytes;      /* as the landing was told */
+    unsigned in_ring, arrived; /* places given, chunks that came */
+    uint8_t *ring;
+    bool busy[RING_PLACES];
     tpv_receiver_t *receiver;
     tpv_sender_t *sender;
 } pair_t;
+
+/* ---- a landing: straight in the destination, or through a ring that is soon full ---- */
+
+static tpv_status_t landing_begin(void *user, uint32_t chunk_bytes) {
+    pair_t *pair = user;
+    assert_int_equal(pair->chunk_bytes, 0);
+    pair->chunk_bytes = chunk_bytes;
+    pair->ring = malloc((size_t)RING_PLACES * chunk_bytes);
+    return TPV_OK;
+}
+
+static void *landing_place(void *user, uint64_t index, bool direct) {
+    pair_t *pair = user;
+    assert_true(index < tpv_stream_chunks(&pair->stream));
+    if (direct && !pair->through_ring) return pair->destination + index * pair->chunk_bytes;
+    for (size_t i = 0; i < RING_PLACES; i++) {
+        if (pair->busy[i]) continue;
+        pair->busy[i] = true;
+        pair->in_ring++;
+        return pair->ring + i * pair->chunk_bytes;
+    }
+    return NULL;
+}
+
+static tpv_status_t landing_arrived(void *user, uint64_t index, void *data, uint64_t digest) {
+    pair_t *pair = user;
+    uint64_t length = tpv_stream_chunk_length(&pair->stream, index);
+    pair->arrived++;
+    if (digest != XXH3_64bits(data, length)) return tpv_error_set(TPV_ERR_DIGEST, "chunk %llu", (long long)index);
+    if ((uint8_t *)data < pair->ring || (uint8_t *)data >= pair->ring + (size_t)RING_PLACES * pair->chunk_bytes)
+        return TPV_OK;
+    memcpy(pair->destination + index * pair->chunk_bytes, data, length);
+    pair->busy[(size_t)((uint8_t *)data - pair->ring) / pair->chunk_bytes] = false;
+    return TPV_OK;
+}
+
+static tpv_region_t landing_ring(void *user) {
+    const pair_t *pair = user;
+    return (tpv_region_t){pair->ring, (size_t)RING_PLACES * pair->chunk_bytes};
+}
 
 static void pair_prepare(pair_t *pair, const char *plugin, uint64_t bytes, uint32_t chunk, uint32_t comms) {
     char path[4096];
@@ -81,7 +127,13 @@ static void pair_prepare(pair_t *pair, const char *plugin, uint64_t bytes, uint3
 }
 
 static void pair_receive(pair_t *pair) {
-    if (tpv_receiver_open(pair->net, &pair->stream, pair->destination, true, &pair->receiver) != TPV_OK)
+    tpv_landing_t landing = {.user = pair,
+                             .begin = landing_begin,
+                             .place = landing_place,
+                             .arrived = landing_arrived,
+                             .ring = landing_ring,
+                             .direct = {pair->destination, pair->stream.bytes}};
+    if (tpv_receiver_open(pair->net, &pair->stream, &landing, &pair->receiver) != TPV_OK)
         fail_msg("%s", tpv_error_message());
 }
 
@@ -126,6 +178,7 @@ static void pair_close(pair_t *pair) {
     tpv_net_close(pair->net);
     free(pair->source);
     free(pair->destination);
+    free(pair->ring);
 }
 
 static const char *const plugins[] = {"lib/libnccl-net-tpview.so", "tests/libtoynet.so"};
@@ -145,6 +198,7 @@ static void every_size_arrives(void **state) {
             pair_t pair;
             pair_open(&pair, plugins[p], cases[i].bytes, cases[i].chunk, cases[i].comms);
             pair.memory.hesitate = cases[i].hesitate;
+            pair.through_ring = i % 2;
             pair.sender = sender_open(&pair, &pair.stream, cases[i].window);
             tpv_status_t status = pair_run(&pair, NULL);
             if (status != TPV_OK) fail_msg("%s, case %zu: %s", plugins[p], i, tpv_error_message());
@@ -158,10 +212,26 @@ static void every_size_arrives(void **state) {
             assert_int_equal(sent.bytes, got.bytes);
             assert_int_equal(sent.wire, got.wire);
             assert_int_equal(pair.memory.asked, chunks);
+            assert_int_equal(pair.arrived, chunks);
+            assert_int_equal(pair.in_ring, pair.through_ring ? chunks : 0);
             assert_int_equal(pair.memory.released, chunks);
             pair_close(&pair);
         }
     }
+}
+
+/* The receiver said how much it takes at most; the source's chunks are what the source wants. */
+static void the_source_chooses_the_length_of_chunks(void **state) {
+    (void)state;
+    pair_t pair;
+    pair_open(&pair, plugins[0], 1000001, 65536, 3);
+    pair.stream.chunk_bytes = 4096;
+    pair.sender = sender_open(&pair, &pair.stream, 4);
+    if (pair_run(&pair, NULL) != TPV_OK) fail_msg("%s", tpv_error_message());
+    assert_memory_equal(pair.source, pair.destination, pair.stream.bytes);
+    assert_int_equal(pair.chunk_bytes, 4096);
+    assert_int_equal(pair.arrived, 1000001 / 4096 + 1);
+    pair_close(&pair);
 }
 
 static void silent_log(ncclDebugLogLevel level, unsigned long flags, const char *file, int line, const char *format,
@@ -517,6 +587,7 @@ static void plugins_that_cannot_be_used_are_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_arrives),
+        cmocka_unit_test(the_source_chooses_the_length_of_chunks),
         cmocka_unit_test(every_abi_version_moves_data),
         cmocka_unit_test(sizes_that_an_old_version_cannot_tell_are_refused),
         cmocka_unit_test(a_wrong_digest_of_any_chunk_is_found),

@@ -109,6 +109,74 @@ static void dirty_memory_is_written_whole(void **state) {
     end(host);
 }
 
+/* Into tensors that lie as an engine has them: rows with room between them, the other one transposed and backwards.
+ * Every element is where it belongs, and no byte beside them was touched. */
+static void fetch_scattered(host_t *host, const tpv_fetch_options_t *options) {
+    enum { PITCH = 113, WIDTH = 300, HEIGHT = 64 };
+    size_t bytes = tpv_view_stats(host->view).bytes;
+    uint8_t *expected = malloc(bytes), *padded = malloc(100 * PITCH), *part = malloc(WIDTH * HEIGHT + 2 * GUARD);
+    tpv_view_t *local = NULL;
+    tpv_fetch_result_t result;
+    memset(padded, DIRT, 100 * PITCH);
+    memset(part, DIRT, WIDTH * HEIGHT + 2 * GUARD);
+    OK(tpv_view_from_json(host->local, spec, strlen(spec), &local));
+    OK(tpv_view_gather(local, host->local, 0, bytes, expected));
+    tpv_view_free(local);
+    const tpv_destination_t destinations[] = {
+        {.data = padded, .strides = {PITCH, 1}},
+        {.data = part + GUARD + WIDTH * HEIGHT - 1, .strides = {-1, -HEIGHT}},
+    };
+    OK(tpv_fetch_tensors(host->source, host->remote, host->view, options, destinations, &result));
+    for (size_t row = 0; row < 100; row++)
+        for (size_t i = 0; i < PITCH; i++)
+            assert_int_equal(padded[row * PITCH + i], i < 100 ? expected[row * 100 + i] : DIRT);
+    for (size_t row = 0; row < HEIGHT; row++)
+        for (size_t i = 0; i < WIDTH; i++)
+            assert_int_equal(part[GUARD + WIDTH * HEIGHT - 1 - row - i * HEIGHT], expected[10000 + row * WIDTH + i]);
+    for (size_t i = 0; i < GUARD; i++)
+        assert_true(part[i] == DIRT && part[GUARD + WIDTH * HEIGHT + i] == DIRT);
+    free(expected);
+    free(padded);
+    free(part);
+}
+
+static void tensors_of_an_engine(void **state) {
+    (void)state;
+    static const int32_t workers[] = {0, TPV_WORKERS_NONE, 1, 5};
+    for (size_t i = 0; i < sizeof workers / sizeof *workers; i++) {
+        host_t *host = start(UINT64_C(64) << 20);
+        fetch_scattered(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096, .workers = workers[i]});
+        fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4097, .workers = workers[i]}, false);
+        end(host);
+    }
+    host_t *host = start(4096); /* by whole tensors */
+    fetch_scattered(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096});
+    end(host);
+}
+
+static void tensors_that_cannot_be(void **state) {
+    (void)state;
+    host_t *host = start(UINT64_C(64) << 20);
+    uint8_t *memory = malloc(64 << 10);
+    tpv_fetch_result_t result;
+    const tpv_fetch_options_t options = {.deadline_s = 30};
+    const struct {
+        tpv_destination_t second;
+        const char *word;
+    } cases[] = {{{.data = NULL, .strides = {300, 1}}, "no destination"},
+                 {{.data = memory, .strides = {0, 1}}, "stride 0"},
+                 {{.data = memory, .strides = {INT64_MAX / 64, 1}}, "too large"},
+                 {{.data = memory, .strides = {INT64_MIN, 1}}, "too large"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tpv_destination_t destinations[] = {{.data = memory, .strides = {100, 1}}, cases[i].second};
+        assert_int_equal(tpv_fetch_tensors(host->source, host->remote, host->view, &options, destinations, &result),
+                         TPV_ERR_ARGUMENT);
+        if (!strstr(tpv_error_message(), cases[i].word)) fail_msg("%s", tpv_error_message());
+    }
+    free(memory);
+    end(host);
+}
+
 /* The source cannot hold the view: whole tensors are cut here, and padding is nobody's but ours. */
 static void dirty_memory_is_written_whole_by_whole_tensors(void **state) {
     (void)state;
@@ -161,6 +229,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dirty_memory_is_written_whole),
         cmocka_unit_test(dirty_memory_is_written_whole_by_whole_tensors),
+        cmocka_unit_test(tensors_of_an_engine),
+        cmocka_unit_test(tensors_that_cannot_be),
         cmocka_unit_test(the_end_is_acknowledged),
         cmocka_unit_test(what_is_cancelled_is_told_to_the_source),
     };

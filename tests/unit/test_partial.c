@@ -78,8 +78,8 @@ static void assert_contents(const char *file, const char *text) {
 static tpv_status_t write_whole(void) {
     tpv_partial_t partial;
     tpv_status_t status = tpv_partial_begin(&partial, path, BYTES, TEXT, 4);
-    if (status == TPV_OK) memcpy(partial.map + 4, &TEXT[4], BYTES - 4);
-    return tpv_partial_end(&partial, path, status);
+    if (status == TPV_OK) status = tpv_partial_write(&partial, 4, &TEXT[4], BYTES - 4);
+    return tpv_partial_end(&partial, path, true, status);
 }
 
 static void assert_refused(tpv_status_t status, const char *word) {
@@ -103,7 +103,7 @@ static void test_error_leaves_nothing(void **state) {
     test_file_write_text(path, "before");
     assert_int_equal(tpv_partial_begin(&partial, path, BYTES, TEXT, BYTES), TPV_OK);
     assert_int_equal(test_folder_count(folder), 2);
-    assert_int_equal(tpv_partial_end(&partial, path, TPV_ERR_PEER), TPV_ERR_PEER);
+    assert_int_equal(tpv_partial_end(&partial, path, true, TPV_ERR_PEER), TPV_ERR_PEER);
     assert_contents(path, "before");
     assert_int_equal(test_folder_count(folder), 1);
 }
@@ -173,7 +173,7 @@ static void test_target_that_changes_meanwhile(void **state) {
     tpv_partial_t partial;
     assert_int_equal(tpv_partial_begin(&partial, path, BYTES, TEXT, BYTES), TPV_OK);
     assert_int_equal(mkfifo(path, 0600), 0);
-    assert_int_equal(tpv_partial_end(&partial, path, TPV_OK), TPV_ERR_ARGUMENT);
+    assert_int_equal(tpv_partial_end(&partial, path, true, TPV_OK), TPV_ERR_ARGUMENT);
     struct stat info;
     assert_int_equal(lstat(path, &info), 0);
     assert_true(S_ISFIFO(info.st_mode));
@@ -206,7 +206,7 @@ static void test_two_at_once(void **state) {
     tpv_partial_t partial;
     assert_int_equal(tpv_partial_begin(&partial, path, BYTES, TEXT, BYTES), TPV_OK);
     assert_refused(TPV_ERR_REFUSED, "another fetch");
-    assert_int_equal(tpv_partial_end(&partial, path, TPV_OK), TPV_OK);
+    assert_int_equal(tpv_partial_end(&partial, path, true, TPV_OK), TPV_OK);
     assert_contents(path, TEXT);
 }
 
@@ -248,7 +248,7 @@ static void test_removed_or_replaced_meanwhile(void **state) {
     assert_int_equal(tpv_partial_begin(&partial, path, BYTES, TEXT, BYTES), TPV_OK);
     assert_int_equal(unlink(partial_path), 0);
     test_file_write_text(partial_path, "of another");
-    assert_int_equal(tpv_partial_end(&partial, path, TPV_OK), TPV_ERR_REFUSED);
+    assert_int_equal(tpv_partial_end(&partial, path, true, TPV_OK), TPV_ERR_REFUSED);
     assert_contents(partial_path, "of another");
     assert_int_equal(access(path, F_OK), -1);
 }
@@ -267,7 +267,7 @@ static void test_without_flock(void **state) {
     tpv_partial_t partial;
     assert_int_equal(tpv_partial_begin(&partial, path, BYTES, TEXT, BYTES), TPV_OK);
     assert_refused(TPV_ERR_REFUSED, "remove it");
-    assert_int_equal(tpv_partial_end(&partial, path, TPV_OK), TPV_OK);
+    assert_int_equal(tpv_partial_end(&partial, path, true, TPV_OK), TPV_OK);
     assert_contents(path, TEXT);
 }
 

@@ -27,6 +27,8 @@ enum {
     CHUNK,
     NO_DIGESTS,
     NO_FALLBACK,
+    NO_SYNC,
+    WORKERS,
     SHARED,
     TTL,
     HOLD,
@@ -58,6 +60,8 @@ static const struct option known[] = {
     [TTL] = {"ttl", required_argument, NULL, TTL},
     [HOLD] = {"hold", no_argument, NULL, HOLD},
     [NO_FALLBACK] = {"no-fallback", no_argument, NULL, NO_FALLBACK},
+    [NO_SYNC] = {"no-sync", no_argument, NULL, NO_SYNC},
+    [WORKERS] = {"workers", required_argument, NULL, WORKERS},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
     [JSON] = {"json", no_argument, NULL, JSON},
     [REPAIR] = {"repair", no_argument, NULL, REPAIR},
@@ -136,6 +140,13 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         break;
     case NO_FALLBACK:
         a->no_fallback = true;
+        break;
+    case NO_SYNC:
+        a->no_sync = true;
+        break;
+    case WORKERS:
+        status = tpv_parse_int("--workers", optarg, 0, TPV_MAX_WORKERS, &number);
+        a->workers = number == 0 ? TPV_WORKERS_NONE : (int32_t)number;
         break;
     case TOKEN_FILE:
         a->token_file = optarg;

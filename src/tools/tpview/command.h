@@ -13,10 +13,11 @@ typedef struct tpv_arguments {
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
-    bool have_size, have_rank, null, json, no_digests, no_fallback, shared, hold, repair, watch, families;
+    bool have_size, have_rank, null, json, no_digests, no_fallback, no_sync, shared, hold, repair, watch, families;
     double deadline_s, ttl_s, watch_s;
     int64_t begin_ns; /* when the arguments were parsed: the deadline counts from here */
     uint32_t comms;
+    int32_t workers;
     uint64_t chunk_bytes;
     int first; /* index of the first word that is not an option */
 } tpv_arguments_t;

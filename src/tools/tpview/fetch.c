@@ -20,7 +20,10 @@ static const char help[] =
     "\n"
     "  --out FILE          write a safetensors file, new or in place of a regular one; it appears only when it is "
     "whole\n"
-    "                      and verified\n"
+    "                      and verified, and is on the disk when the command ends\n"
+    "  --no-sync           leave it to the kernel when --out gets to the disk: faster, but a power failure may leave "
+    "a\n"
+    "                      file with wrong bytes\n"
     "  --null              fetch into memory and drop it\n"
     "  --shared            fetch into a file in shared memory, once for all ranks of this host that ask for the\n"
     "                      same view; the others wait and map it too. --out then writes a copy\n"
@@ -31,6 +34,7 @@ static const char help[] =
     "  --deadline SECONDS  for the whole fetch (default: none)\n"
     "  --comms K           comms to deal the chunks over, 1 to 64 (default: TPVIEW_COMMS)\n"
     "  --chunk BYTES       4K to 64M (default: TPVIEW_CHUNK_BYTES)\n"
+    "  --workers N         threads that compare digests and write; 0: the one that receives (default: by cores)\n"
     "  --net PLUGIN        net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
     "  --no-digests        do not compare chunk digests\n"
     "  --no-fallback       fail when the source cannot cut the view, instead of fetching whole tensors\n"
@@ -210,7 +214,9 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
     tpv_fetch_options_t options = {.net = arguments->net,
                                    .comms = arguments->comms,
                                    .chunk_bytes = arguments->chunk_bytes,
+                                   .workers = arguments->workers,
                                    .no_digests = arguments->no_digests,
+                                   .no_sync = arguments->no_sync,
                                    .no_fallback = arguments->no_fallback,
                                    .tp_rank = arguments->options.tp_rank,
                                    .tp_size = arguments->options.tp_size,
@@ -237,7 +243,7 @@ int tpv_command_fetch(int argc, char **argv) {
     tpv_arguments_t arguments;
     int code = tpv_arguments_parse(&arguments, argc, argv,
                                    "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
-                                   "no-digests no-fallback shared ttl hold token-file json",
+                                   "no-digests no-fallback no-sync workers shared ttl hold token-file json",
                                    NULL, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);
