@@ -24,7 +24,7 @@
 #include "tpview/fetch.h"
 #include "tpview/fetch_job.h"
 #include "tpview/lease.h"
-#include "tpview/shared.h"
+#include "tpview/shared_view.h"
 #include "tpview/status.h"
 #include "tpview/view.h"
 

@@ -5,7 +5,7 @@
 #ifndef LIFECYCLE_LAYOUT_H
 #define LIFECYCLE_LAYOUT_H
 
-#include "lifecycle/shared.h"
+#include "lifecycle/table_word.h"
 
 #define TPV_CACHE_LINE 64
 #define TPV_TABLE_MAGIC UINT64_C(0x454c424154565054) /* "TPVTABLE" */

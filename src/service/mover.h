@@ -6,7 +6,7 @@
 #define SERVICE_MOVER_H
 
 #include "channel/net.h"
-#include "service/fetch.h"
+#include "service/fetch_job.h"
 
 typedef struct tpv_mover tpv_mover_t;
 

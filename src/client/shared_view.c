@@ -1,4 +1,4 @@
-#include "tpview/shared.h"
+#include "tpview/shared_view.h"
 
 #include <errno.h>
 #include <fcntl.h>

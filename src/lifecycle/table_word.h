@@ -12,8 +12,8 @@
  * TPV_SHARED_STEP is where a test that explores interleavings takes control (built with TPV_MODEL); otherwise it is
  * nothing.
  */
-#ifndef LIFECYCLE_SHARED_H
-#define LIFECYCLE_SHARED_H
+#ifndef LIFECYCLE_TABLE_WORD_H
+#define LIFECYCLE_TABLE_WORD_H
 
 #include <stdatomic.h>
 #include <stdbool.h>

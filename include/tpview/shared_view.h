@@ -8,8 +8,8 @@
  * started again finds it there. After that any process that works on the table frees it: a rank that opens or closes a
  * shared view, or tpviewd.
  */
-#ifndef TPVIEW_SHARED_H
-#define TPVIEW_SHARED_H
+#ifndef TPVIEW_SHARED_VIEW_H
+#define TPVIEW_SHARED_VIEW_H
 
 #include "tpview/fetch.h"
 
