@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Optional
 
@@ -49,7 +49,8 @@ class ViewStats(Structure):
 class FetchOptions(Structure):
     """tpv_fetch_options_t; `progress` stays NULL, so that no Python code runs on the fetch's thread"""
 
-    _fields_ = [("net", c_char_p), ("comms", c_uint32), ("chunk_bytes", c_uint64), ("no_digests", c_bool),
+    _fields_ = [("net", c_char_p), ("comms", c_uint32), ("chunk_bytes", c_uint64), ("workers", c_int32),
+                ("no_digests", c_bool), ("no_sync", c_bool),
                 ("no_fallback", c_bool), ("tp_rank", c_uint32), ("tp_size", c_uint32), ("deadline_s", c_double),
                 ("progress", c_void_p), ("progress_user", c_void_p)]
 

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "client/fetch.h"
+#include "client/transfer.h"
 
 #define MAX_WAIT_S (365.0 * 24 * 3600)
 
@@ -46,8 +46,9 @@ static bool note_progress(void *user, uint64_t bytes_done, uint64_t bytes_total)
 static void *run(void *argument) {
     tpv_fetch_job_t *job = argument;
     tpv_fetch_result_t result = {0};
+    tpv_sink_t sink = tpv_sink_memory(job->destination);
     tpv_status_t status =
-        tpv_fetch_until(job->source, job->artifact, job->view, &job->options, job->deadline, job->destination, &result);
+        tpv_fetch_into(job->source, job->artifact, job->view, &job->options, job->deadline, &sink, &result);
     pthread_mutex_lock(&job->lock);
     job->status = status;
     job->result = result;

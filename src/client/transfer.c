@@ -123,8 +123,8 @@ static tpv_status_t explain(fetch_t *fetch, tpv_status_t status) {
 /* The duty cycle: the data comms and the control connection move side by side on this thread. */
 static tpv_status_t run(fetch_t *fetch) {
     tpv_idle_t idle = {0};
-    bool received = false, taken = false, readable = true;
-    while (!received || !taken || !fetch->answered) {
+    bool received = false, done = false, readable = true;
+    while (!done || !fetch->answered) {
         bool moved = false;
         TPV_TRY(advance_control(fetch, readable));
         if (!received) {
@@ -132,7 +132,11 @@ static tpv_status_t run(fetch_t *fetch) {
             if (status == TPV_ERR_PEER || status == TPV_ERR_NET) return explain(fetch, status);
             TPV_TRY(status);
         }
-        if (!received || !taken) TPV_TRY(tpv_arrivals_advance(fetch->arrivals, &moved, &taken));
+        if (!done) {
+            bool taken = false;
+            TPV_TRY(tpv_arrivals_advance(fetch->arrivals, &moved, &taken));
+            done = received && taken;
+        }
         TPV_TRY(tell_progress(fetch, false));
         if (tpv_deadline_passed(fetch->deadline)) return deadline_error(fetch);
         readable = tpv_idle_wait(&idle, moved, fetch->answered ? -1 : tpv_http_descriptor(fetch->source->http),

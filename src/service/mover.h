@@ -6,7 +6,7 @@
 #define SERVICE_MOVER_H
 
 #include "channel/net.h"
-#include "service/fetch_job.h"
+#include "service/served_fetch.h"
 
 typedef struct tpv_mover tpv_mover_t;
 

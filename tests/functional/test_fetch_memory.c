@@ -2,6 +2,7 @@
  * is told to the source. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "client/transfer.h"
 #include "common/test_files.h"
 #include "common/view_fixture.h"
 #include "service/service.h"
@@ -140,6 +142,51 @@ static void fetch_scattered(host_t *host, const tpv_fetch_options_t *options) {
     free(part);
 }
 
+/* ---- a sink that is slower than the wire ---- */
+
+typedef struct {
+    tpv_sink_t sink;
+    atomic_ullong taken;
+    uint64_t at_finish;
+} slow_sink_t;
+
+static tpv_status_t slow_begin(tpv_sink_t *sink) {
+    (void)sink;
+    return TPV_OK;
+}
+
+static tpv_status_t slow_take(tpv_sink_t *sink, uint64_t offset, const void *data, size_t length) {
+    (void)offset, (void)data;
+    usleep(20000); /* the slowness itself */
+    atomic_fetch_add(&((slow_sink_t *)sink)->taken, length);
+    return TPV_OK;
+}
+
+static tpv_status_t slow_finish(tpv_sink_t *sink) {
+    ((slow_sink_t *)sink)->at_finish = atomic_load(&((slow_sink_t *)sink)->taken);
+    return TPV_OK;
+}
+
+static void slow_abandon(tpv_sink_t *sink) {
+    (void)sink;
+    fail();
+}
+
+/* The fetch is over when the sink has everything, not when everything has arrived. */
+static void a_slow_sink_gets_everything(void **state) {
+    (void)state;
+    static const tpv_sink_kind_t kind = {slow_begin, slow_take, slow_finish, slow_abandon};
+    host_t *host = start(UINT64_C(64) << 20);
+    for (uint32_t chunk = 4096; chunk <= 64 << 10; chunk *= 4) {
+        slow_sink_t slow = {.sink = {.kind = &kind}};
+        tpv_fetch_result_t result;
+        const tpv_fetch_options_t options = {.chunk_bytes = chunk, .workers = 3};
+        OK(tpv_fetch_into(host->source, host->remote, host->view, &options, tpv_deadline_in(30), &slow.sink, &result));
+        assert_int_equal(slow.at_finish, tpv_view_stats(host->view).bytes);
+    }
+    end(host);
+}
+
 static void tensors_of_an_engine(void **state) {
     (void)state;
     static const int32_t workers[] = {0, TPV_WORKERS_NONE, 1, 5};
@@ -229,6 +276,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dirty_memory_is_written_whole),
         cmocka_unit_test(dirty_memory_is_written_whole_by_whole_tensors),
+        cmocka_unit_test(a_slow_sink_gets_everything),
         cmocka_unit_test(tensors_of_an_engine),
         cmocka_unit_test(tensors_that_cannot_be),
         cmocka_unit_test(the_end_is_acknowledged),

@@ -5,8 +5,8 @@
  * works, the HTTP connection is suspended; its outcome resumes it. The fetch then waits, with its comms open, for the
  * receiver's acknowledgement or the loss of the control connection.
  */
-#ifndef SERVICE_FETCH_JOB_H
-#define SERVICE_FETCH_JOB_H
+#ifndef SERVICE_SERVED_FETCH_H
+#define SERVICE_SERVED_FETCH_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
