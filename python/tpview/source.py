@@ -161,7 +161,7 @@ class Source:
             buffer, memory = allocate(plan.bytes)
         else:
             buffer, memory = into, memory_of(into, plan.bytes)
-        options = FetchOptions(net.encode() if net else None, comms, chunk_bytes, not digests, not fallback,
+        options = FetchOptions(net.encode() if net else None, comms, chunk_bytes, 0, not digests, False, not fallback,
                                plan.layout.rank, plan.layout.size, deadline or 0.0, None, None)
         return Job(self, self._take(), plan, options, memory, buffer)
 
