@@ -260,10 +260,10 @@ static tpv_status_t lane_collect(tpv_receiver_t *receiver, lane_t *lane, bool *m
         TPV_TRY(test(receiver, &slot->trailer_request, &slot->trailer_size, moved));
         if (slot->trailer_request) return TPV_OK;
         TPV_TRY(check_chunk(receiver, slot, &lane->control.trailers[lane->head]));
-        receiver->counts.chunks++;
-        receiver->counts.bytes += (uint64_t)slot->data_size;
         TPV_TRY(receiver->landing.arrived(receiver->landing.user, slot->chunk, slot->data,
                                           lane->control.trailers[lane->head].digest));
+        receiver->counts.chunks++;
+        receiver->counts.bytes += (uint64_t)slot->data_size;
         lane->head = (lane->head + 1) % TPV_STREAM_WINDOW;
         lane->count--;
         /* Room for the next receive at once: the sender must never wait. */

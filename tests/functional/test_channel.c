@@ -99,7 +99,8 @@ static tpv_status_t landing_arrived(void *user, uint64_t index, void *data, uint
     pair_t *pair = user;
     uint64_t length = tpv_stream_chunk_length(&pair->stream, index);
     pair->arrived++;
-    if (digest != XXH3_64bits(data, length)) return tpv_error_set(TPV_ERR_DIGEST, "chunk %llu", (long long)index);
+    if (digest != XXH3_64bits(data, length))
+        return tpv_error_set(TPV_ERR_DIGEST, "chunk %llu is wrong", (unsigned long long)index);
     if ((uint8_t *)data < pair->ring || (uint8_t *)data >= pair->ring + (size_t)RING_PLACES * pair->chunk_bytes)
         return TPV_OK;
     memcpy(pair->destination + index * pair->chunk_bytes, data, length);
