@@ -98,8 +98,10 @@ static bool map_ring(tpv_arrivals_t *arrivals) {
     if (arrivals->ring) return true;
     arrivals->ring_bytes = (size_t)arrivals->count * arrivals->stream.chunk_bytes;
     void *memory = mmap(NULL, arrivals->ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    arrivals->no_memory = memory == MAP_FAILED;
-    if (arrivals->no_memory) return false;
+    if (memory == MAP_FAILED) {
+        arrivals->no_memory = true;
+        return false;
+    }
     if (arrivals->ring_bytes >= HUGE_PAGE) madvise(memory, arrivals->ring_bytes, MADV_HUGEPAGE);
     arrivals->ring = memory;
     return true;
