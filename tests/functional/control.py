@@ -65,10 +65,10 @@ def whole_tensor(index: dict, name: str) -> dict:
 
 
 def handle(host: str, port: int) -> str:
-    """A handle of our net plugin for an IPv4 address where somebody may or may not listen (plugin/tcp/wire.h)."""
+    """A handle of our net plugin for an IPv4 address where somebody may or may not listen (plugin/setup/handle.h)."""
     data = bytearray(128)
     data[0:8] = b"TPVHANDL"
-    struct.pack_into("<HHI", data, 8, 2, 1, 0)
+    struct.pack_into("<HHI", data, 8, 3, 1, 0)
     data[16:32] = os.urandom(16)
     struct.pack_into("<HH4s", data, 32, 4, port, socket.inet_aton(host))
     return bytes(data).hex()
