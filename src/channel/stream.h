@@ -102,7 +102,7 @@ tpv_status_t tpv_sender_open(const tpv_net_t *net, const tpv_stream_t *stream, c
  * been told; after an error only counts and close are allowed. */
 tpv_status_t tpv_sender_advance(tpv_sender_t *sender, bool *moved, bool *done);
 tpv_stream_counts_t tpv_sender_counts(const tpv_sender_t *sender);
-/* Whether every comm is connected. */
+/* Whether the receiver has taken every comm: it stands, and its greeting is sent. */
 bool tpv_sender_connected(const tpv_sender_t *sender);
 /* Also with transfers in flight; slots that were not released are the caller's again. NULL is allowed. */
 void tpv_sender_close(tpv_sender_t *sender);

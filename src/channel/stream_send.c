@@ -25,6 +25,7 @@ typedef struct {
     size_t regions_registered;
     void *control_handle;
     bool control_registered, last_asked;
+    bool greeted; /* the plugin has sent the greeting: ours does once the receiver has accepted the comm */
     void *greeting_request;
     uint64_t next;                /* chunk to ask for next */
     unsigned head, posted, count; /* slots [head, head + posted) are with the plugin, [.., head + count) asked for */
@@ -100,7 +101,7 @@ tpv_stream_counts_t tpv_sender_counts(const tpv_sender_t *sender) {
 
 bool tpv_sender_connected(const tpv_sender_t *sender) {
     for (uint32_t i = 0; i < sender->stream.comms; i++)
-        if (!sender->lanes[i].comm) return false;
+        if (!sender->lanes[i].greeted) return false;
     return true;
 }
 
@@ -250,6 +251,7 @@ static tpv_status_t lane_collect(tpv_sender_t *sender, lane_t *lane, bool *moved
     if (lane->greeting_request) {
         TPV_TRY(test(sender, &lane->greeting_request, sizeof lane->control.greeting, moved));
         if (lane->greeting_request) return TPV_OK;
+        lane->greeted = true;
     }
     uint32_t first_slot = (uint32_t)(lane - sender->lanes) * TPV_STREAM_WINDOW;
     while (lane->posted > 0) {

@@ -1,9 +1,11 @@
 /* Which addresses a rank may ask for its data at. */
 #include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -14,14 +16,46 @@
 
 #define NET "TPView"
 
+/* Of the networks for documentation (RFC 5737) one that this machine is not in stands for 192.0.2.0/24. */
+static const char *strange = "192.0.2.";
+
+static void choose_strange(void) {
+    static const char *const choices[] = {"192.0.2.", "198.51.100.", "203.0.113."};
+    struct ifaddrs *all = NULL;
+    assert_int_equal(getifaddrs(&all), 0);
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        bool ours = false;
+        for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
+            char text[INET_ADDRSTRLEN] = "";
+            if (one->ifa_addr && one->ifa_addr->sa_family == AF_INET)
+                inet_ntop(AF_INET, &((struct sockaddr_in *)one->ifa_addr)->sin_addr, text, sizeof text);
+            ours = ours || strncmp(text, choices[i], strlen(choices[i])) == 0;
+        }
+        strange = choices[i];
+        if (!ours) break;
+    }
+    freeifaddrs(all);
+}
+
+/* `text` with the strange network put in; in one of a few static buffers that take turns. */
+static const char *placed(const char *text) {
+    static char texts[8][64];
+    static unsigned turn;
+    const char *at = strstr(text, "192.0.2.");
+    if (!at) return text;
+    char *made = texts[turn++ % 8];
+    snprintf(made, sizeof texts[0], "%.*s%s%s", (int)(at - text), text, strange, at + strlen("192.0.2."));
+    return made;
+}
+
 typedef struct {
     uint8_t bytes[NCCL_NET_HANDLE_MAXSIZE];
 } handle_t;
 
 /* With one address, or two when `second` is not NULL; as docs/plugin.md shows it. */
 static handle_t handle_with(const char *first, const char *second) {
-    handle_t handle = {.bytes = "TPVHANDL\2"};
-    const char *addresses[] = {first, second};
+    handle_t handle = {.bytes = "TPVHANDL\3"};
+    const char *addresses[] = {placed(first), second ? placed(second) : NULL};
     for (int i = 0; i < 2 && addresses[i]; i++) {
         uint8_t *at = handle.bytes + 32 + 20 * i;
         bool ipv6 = strchr(addresses[i], ':') != NULL;
@@ -34,6 +68,7 @@ static handle_t handle_with(const char *first, const char *second) {
 
 static struct sockaddr_storage socket_address(const char *text) {
     struct sockaddr_storage address = {0};
+    text = placed(text);
     if (strchr(text, ':')) {
         address.ss_family = AF_INET6;
         assert_int_equal(inet_pton(AF_INET6, text, &((struct sockaddr_in6 *)&address)->sin6_addr), 1);
@@ -52,7 +87,7 @@ static tpv_status_t check(handle_t *handle, const char *peer, const tpv_networks
 static tpv_networks_t networks(const char *const *texts) {
     tpv_networks_t networks = {0};
     for (; *texts; texts++)
-        assert_int_equal(tpv_networks_add(&networks, *texts), TPV_OK);
+        assert_int_equal(tpv_networks_add(&networks, placed(*texts)), TPV_OK);
     return networks;
 }
 
@@ -176,6 +211,7 @@ static void test_unreadable_handles(void **state) {
 }
 
 int main(void) {
+    choose_strange();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_address),      cmocka_unit_test(test_third_hosts),
         cmocka_unit_test(test_allowed_networks), cmocka_unit_test(test_this_host_is_its_own_network),
