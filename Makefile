@@ -72,7 +72,7 @@ TEST_NETS  := $(patsubst tests/nets/%.c,$(B)/tests/lib%.so,$(wildcard tests/nets
              $(patsubst tests/preload/%.c,$(B)/tests/lib%.so,$(wildcard tests/preload/*.c))
 
 .PHONY: all check check-fast check-loaded check-bare check-unit check-functional check-python check-models check-chaos check-asan check-tsan
-.PHONY: chaos soak-net bench demo fuzz lint install clean tests
+.PHONY: check-vllm chaos soak-net bench demo fuzz lint install clean tests
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -208,6 +208,13 @@ check-python: tests
 # Every model family's plan against transformers' own loader: makes tiny checkpoints below build/models once.
 check-models: tests
 	$(Q)TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests/models
+
+# A real vLLM, in an environment of its own below build/vllm (3.5 GB).
+check-vllm: all
+	$(Q)scripts/get-vllm
+	$(Q)TPVIEW_BUILD=$(abspath $(B)) build/vllm/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation \
+	  --no-deps --force-reinstall ./python
+	$(Q)TEST_BUILD=$(abspath $(B)) build/vllm/bin/python -m pytest -q -s -p no:cacheprovider tests/vllm
 
 # Services, ranks and publishers killed and stopped at random. A failed round is named and
 # can be replayed:  make chaos SEED=S ROUND=R

@@ -205,7 +205,7 @@ class _Absent(torch.Tensor):
 
 def _zeros(value: "_Absent") -> torch.Tensor:
     with torch._C.DisableTorchFunctionSubclass():
-        return torch.zeros(value.tpv_meta.shape, dtype=value.tpv_meta.dtype)
+        return torch.zeros(value.tpv_meta.shape, dtype=value.tpv_meta.dtype, device="cpu")
 
 
 def _as_view(function, first: "_Absent", arguments, keywords) -> Tuple[bool, Any]:

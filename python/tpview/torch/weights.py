@@ -31,7 +31,7 @@ Model = Union[torch.nn.Module, Mapping[str, torch.Tensor]]
 class Loaded:
     """How it went on this rank.
 
-    label:    NAME@VERSION that the model now has.
+    label:    NAME@VERSION that the model now has; artifact_bytes: of all its tensors.
     result:   of the fetch.
     stages:   seconds each of "plan", "fetch", "agree", "install".
     whole:    tensors that the model's loader took whole.
@@ -39,6 +39,7 @@ class Loaded:
     """
 
     label: str
+    artifact_bytes: int
     result: Result
     stages: Dict[str, float]
     whole: tuple
@@ -133,7 +134,7 @@ def _load(model, source, artifact, version, group, layout, load_weights, recorde
     log.info("rank %d of %d: %s, %d bytes in %.2f s (%.2f GB/s) from %s, export %s, wire/needed %.5f, %d tensors whole",
              rank, size, result.label, result.needed_bytes, result.seconds, result.gigabytes_per_second, source.address,
              result.export, result.wire_bytes / result.needed_bytes if result.needed_bytes else 1.0, len(whole))
-    return Loaded(result.label, result, dict(stages), whole, prepared.recorded)
+    return Loaded(result.label, manifest.bytes, result, dict(stages), whole, prepared.recorded)
 
 
 def _identity(manifest: Manifest, layout: Optional[Layout], size: int) -> tuple:
