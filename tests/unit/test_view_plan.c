@@ -498,8 +498,32 @@ static void tied_embeddings_cut_in_two_ways(void **state) {
     tpv_artifact_close(artifact);
 }
 
+/* Each embedded plan is free of faults, for each model_type that it names, and no model_type has two. */
+static void every_family_can_be_read(void **state) {
+    (void)state;
+    const char *name, *text;
+    for (size_t i = 0; (name = tpv_plan_family(i, &text)); i++) {
+        json_t *plan = json_loads(text, JSON_REJECT_DUPLICATES, NULL), *types = json_object_get(plan, "model_types");
+        assert_true(json_array_size(types) > 0);
+        size_t index;
+        json_t *type;
+        json_array_foreach(types, index, type) {
+            json_t *facts = json_pack("{s:O}", "model_type", type);
+            tpv_rules_t rules = {0};
+            if (tpv_rules_of_family(facts, &rules) != TPV_OK) fail_msg("%s: %s", name, tpv_error_message());
+            assert_string_equal(rules.family, name);
+            assert_true(rules.rule_count > 0);
+            tpv_rules_clear(&rules);
+            json_decref(facts);
+        }
+        json_decref(plan);
+    }
+    assert_null(tpv_plan_family(100000, NULL));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_family_can_be_read),
         cmocka_unit_test(patterns),
         cmocka_unit_test(words),
         cmocka_unit_test(packed_words),
