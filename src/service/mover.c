@@ -27,16 +27,16 @@ struct tpv_mover {
     pthread_t thread;
     int wake; /* eventfd */
     pthread_mutex_t mutex;
-    pthread_cond_t changed;    /* active became 0, or refusing was set */
-    tpv_fetch_job_t *incoming; /* under mutex */
-    tpv_fetch_job_t *jobs;     /* the thread's */
-    atomic_uint active;        /* admitted, in a list or about to be; changed under mutex, read relaxed without */
-    atomic_bool refusing;      /* relaxed: seen at the next round, which a wake brings */
-    atomic_bool closing;       /* likewise */
-    bool stopped;              /* under mutex: the thread looks at incoming no more */
+    pthread_cond_t changed;       /* active became 0, or refusing was set */
+    tpv_served_fetch_t *incoming; /* under mutex */
+    tpv_served_fetch_t *jobs;     /* the thread's */
+    atomic_uint active;           /* admitted, in a list or about to be; changed under mutex, read relaxed without */
+    atomic_bool refusing;         /* relaxed: seen at the next round, which a wake brings */
+    atomic_bool closing;          /* likewise */
+    bool stopped;                 /* under mutex: the thread looks at incoming no more */
 };
 
-void tpv_fetch_job_release(tpv_fetch_job_t *job) {
+void tpv_served_fetch_release(tpv_served_fetch_t *job) {
     if (atomic_fetch_sub_explicit(&job->references, 1, memory_order_acq_rel) != 1) return;
     tpv_entry_release(job->entry);
     tpv_request_clear(&job->request);
@@ -45,7 +45,7 @@ void tpv_fetch_job_release(tpv_fetch_job_t *job) {
 
 /* ---- one fetch ---- */
 
-static void answer(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status) {
+static void answer(tpv_mover_t *mover, tpv_served_fetch_t *job, tpv_status_t status) {
     job->outcome = status;
     if (status != TPV_OK) memcpy(job->message, tpv_error_message(), sizeof job->message);
     if (job->sender) job->sent = tpv_sender_counts(job->sender);
@@ -63,24 +63,24 @@ static void answer(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status
     job->answer(job);
 }
 
-static void stop(tpv_fetch_job_t *job) {
+static void stop(tpv_served_fetch_t *job) {
     tpv_sender_close(job->sender);
     job->sender = NULL;
     job->state = TPV_FETCH_STOPPING;
 }
 
-static void fail(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status) {
+static void fail(tpv_mover_t *mover, tpv_served_fetch_t *job, tpv_status_t status) {
     answer(mover, job, status);
     stop(job);
 }
 
 /* HTTP does not watch a suspended connection, so the mover does. */
-static bool control_is_gone(const tpv_fetch_job_t *job) {
+static bool control_is_gone(const tpv_served_fetch_t *job) {
     struct pollfd descriptor = {.fd = job->descriptor, .events = POLLRDHUP};
     return poll(&descriptor, 1, 0) > 0 && (descriptor.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
 }
 
-static tpv_status_t look_around(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+static tpv_status_t look_around(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     int64_t now = tpv_clock_ns();
     if (job->deadline != TPV_DEADLINE_NEVER && now >= job->deadline)
         return tpv_error_set(TPV_ERR_DEADLINE, "the fetch's deadline passed at the source after %llu bytes",
@@ -102,7 +102,7 @@ static tpv_status_t look_around(tpv_mover_t *mover, tpv_fetch_job_t *job) {
  * A lease lives by the movement of its bytes alone: for the caller's own deadline, or for a fixed time without one. A
  * receiver that has taken no byte yet has shown nothing, so its deadline cannot make the fixed time longer.
  */
-static int64_t expiry(const tpv_mover_t *mover, const tpv_fetch_job_t *job) {
+static int64_t expiry(const tpv_mover_t *mover, const tpv_served_fetch_t *job) {
     int64_t now = tpv_clock_ns(), ttl = mover->options.lease_ttl_ns;
     if (job->deadline != TPV_DEADLINE_NEVER && job->sender && tpv_sender_counts(job->sender).bytes > 0)
         return job->deadline;
@@ -110,7 +110,7 @@ static int64_t expiry(const tpv_mover_t *mover, const tpv_fetch_job_t *job) {
 }
 
 /* Staging of the budget, or nothing: the fetch then waits its turn, within its deadline. */
-static tpv_status_t start(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+static tpv_status_t start(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     uint64_t staging = tpv_feeder_staging(job->stored, &job->stream);
     bool got = true;
     TPV_TRY(look_around(mover, job));
@@ -131,7 +131,7 @@ static tpv_status_t start(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     return TPV_OK;
 }
 
-static tpv_status_t renew(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+static tpv_status_t renew(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     int64_t now = tpv_clock_ns();
     job->expires = expiry(mover, job);
     if (now < job->next_renewal) return TPV_OK;
@@ -139,7 +139,7 @@ static tpv_status_t renew(tpv_mover_t *mover, tpv_fetch_job_t *job) {
     return tpv_lease_progress(mover->options.table, job->lease, tpv_sender_counts(job->sender).bytes);
 }
 
-static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
+static tpv_status_t send_some(tpv_mover_t *mover, tpv_served_fetch_t *job, bool *moved) {
     bool done = false;
     TPV_TRY(look_around(mover, job));
     TPV_TRY(tpv_sender_advance(job->sender, moved, &done));
@@ -159,7 +159,7 @@ static tpv_status_t send_some(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *mo
  * A client may name the address of a third host. What becomes of connecting there must not tell the client which of its
  * ports are open: refused, silent, or taken by something else, it gets the same answer at the same time.
  */
-static bool is_hidden(const tpv_fetch_job_t *job) {
+static bool is_hidden(const tpv_served_fetch_t *job) {
     return job->elsewhere && (!job->sender || !tpv_sender_connected(job->sender));
 }
 
@@ -169,7 +169,7 @@ static tpv_status_t hidden_failure(void) {
                          "its control connection; the service's log has the reason");
 }
 
-static void fail_to_send(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t status) {
+static void fail_to_send(tpv_mover_t *mover, tpv_served_fetch_t *job, tpv_status_t status) {
     if (!is_hidden(job) || (status != TPV_ERR_PEER && status != TPV_ERR_NET)) {
         fail(mover, job, status);
         return;
@@ -180,13 +180,13 @@ static void fail_to_send(tpv_mover_t *mover, tpv_fetch_job_t *job, tpv_status_t 
     job->state = TPV_FETCH_SILENT;
 }
 
-static tpv_status_t keep_silence(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+static tpv_status_t keep_silence(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     TPV_TRY(look_around(mover, job));
     return tpv_clock_ns() < job->silence ? TPV_OK : hidden_failure();
 }
 
 /* True while the job has to be kept. */
-static bool advance(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
+static bool advance(tpv_mover_t *mover, tpv_served_fetch_t *job, bool *moved) {
     tpv_status_t status = TPV_OK;
     switch (job->state) {
     case TPV_FETCH_QUEUED:
@@ -230,7 +230,7 @@ static bool advance(tpv_mover_t *mover, tpv_fetch_job_t *job, bool *moved) {
 static void take_incoming(tpv_mover_t *mover) {
     pthread_mutex_lock(&mover->mutex);
     while (mover->incoming) {
-        tpv_fetch_job_t *job = mover->incoming;
+        tpv_served_fetch_t *job = mover->incoming;
         mover->incoming = job->next;
         job->next = mover->jobs;
         mover->jobs = job;
@@ -253,8 +253,8 @@ void tpv_mover_leave(tpv_mover_t *mover) {
     pthread_mutex_unlock(&mover->mutex);
 }
 
-static void drop(tpv_mover_t *mover, tpv_fetch_job_t *job) {
-    tpv_fetch_job_release(job);
+static void drop(tpv_mover_t *mover, tpv_served_fetch_t *job) {
+    tpv_served_fetch_release(job);
     tpv_mover_leave(mover);
 }
 
@@ -295,8 +295,8 @@ static void *work(void *argument) {
         bool moved = false, sending = false;
         take_incoming(mover);
         if (mover->jobs) sweep(mover, &next_sweep);
-        for (tpv_fetch_job_t **link = &mover->jobs; *link;) {
-            tpv_fetch_job_t *job = *link;
+        for (tpv_served_fetch_t **link = &mover->jobs; *link;) {
+            tpv_served_fetch_t *job = *link;
             if (advance(mover, job, &moved)) {
                 sending = sending || job->state != TPV_FETCH_SENT;
                 link = &job->next;
@@ -347,7 +347,7 @@ void tpv_mover_wake(tpv_mover_t *mover) {
     (void)put;
 }
 
-void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job) {
+void tpv_mover_add(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     job->begin = tpv_clock_ns();
     job->expires = TPV_DEADLINE_NEVER;
     tpv_metrics_fetch_started(mover->options.metrics);

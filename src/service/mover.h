@@ -27,7 +27,7 @@ bool tpv_mover_admit(tpv_mover_t *mover, unsigned most);
 void tpv_mover_leave(tpv_mover_t *mover);
 /* Hand over a fetch that was admitted, with a reference of its own. A mover that was stopped answers TPV_ERR_REFUSED.
  * Any thread. */
-void tpv_mover_add(tpv_mover_t *mover, tpv_fetch_job_t *job);
+void tpv_mover_add(tpv_mover_t *mover, tpv_served_fetch_t *job);
 /* Something outside changed (a fetch was ended): look at once. Any thread. */
 void tpv_mover_wake(tpv_mover_t *mover);
 /* End every fetch that is not finished with TPV_ERR_REFUSED. Any thread. */
@@ -44,6 +44,6 @@ void tpv_mover_stop(tpv_mover_t *mover);
 void tpv_mover_close(tpv_mover_t *mover);
 
 /* Drop one reference. */
-void tpv_fetch_job_release(tpv_fetch_job_t *job);
+void tpv_served_fetch_release(tpv_served_fetch_t *job);
 
 #endif

@@ -23,8 +23,8 @@ void tpv_route_fetch_begin(tpv_service_t *service, tpv_exchange_t *exchange);
 void tpv_route_fetch_ended(tpv_service_t *service, tpv_exchange_t *exchange);
 void tpv_route_lease_end(tpv_service_t *service, tpv_exchange_t *exchange, const char *id);
 /* Whether the mover still has `job`. */
-bool tpv_route_fetch_goes_on(const tpv_fetch_job_t *job);
+bool tpv_route_fetch_goes_on(const tpv_served_fetch_t *job);
 /* The connection that `job` came by has closed. */
-void tpv_route_fetch_lost(tpv_service_t *service, tpv_fetch_job_t *job);
+void tpv_route_fetch_lost(tpv_service_t *service, tpv_served_fetch_t *job);
 
 #endif

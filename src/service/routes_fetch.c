@@ -6,20 +6,20 @@
 
 #define COMPILE_FACTOR 3 /* memory of a spec while it is compiled, in lengths of its text */
 
-static void end_fetch(tpv_service_t *service, tpv_fetch_job_t *job) {
+static void end_fetch(tpv_service_t *service, tpv_served_fetch_t *job) {
     atomic_store_explicit(&job->ended, true, memory_order_release);
     tpv_mover_wake(service->mover);
-    tpv_fetch_job_release(job);
+    tpv_served_fetch_release(job);
 }
 
 /* On the mover's thread. */
-static void on_outcome(tpv_fetch_job_t *job) {
+static void on_outcome(tpv_served_fetch_t *job) {
     tpv_exchange_resume(job->connection);
 }
 
 /* The lease is held from here, before the first byte is read, until the mover ends it. A fetch without a deadline has a
  * lease without one, too; the mover ends it when no byte moves. */
-static tpv_status_t begin_lease(tpv_service_t *service, tpv_fetch_job_t *job) {
+static tpv_status_t begin_lease(tpv_service_t *service, tpv_served_fetch_t *job) {
     const tpv_request_t *request = &job->request;
     tpv_lease_request_t lease = {.lease_id = request->fetch_id_text,
                                  .ttl_ns = tpv_deadline_left(job->deadline),
@@ -36,7 +36,7 @@ static tpv_status_t begin_lease(tpv_service_t *service, tpv_fetch_job_t *job) {
 }
 
 /* The spec takes a multiple of its text while it is proven and compiled, which the budget must have. */
-static tpv_status_t compile(tpv_service_t *service, const tpv_fetch_job_t *job, tpv_view_t **view) {
+static tpv_status_t compile(tpv_service_t *service, const tpv_served_fetch_t *job, tpv_view_t **view) {
     const tpv_request_t *request = &job->request;
     uint64_t bytes = COMPILE_FACTOR * (uint64_t)request->view_length;
     bool small = bytes <= COMPILE_FACTOR * TPV_STORE_SMALL;
@@ -49,7 +49,7 @@ static tpv_status_t compile(tpv_service_t *service, const tpv_fetch_job_t *job, 
 }
 
 /* From the admitted request to its lease. */
-static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
+static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exchange, tpv_served_fetch_t *job) {
     tpv_request_t *request = &job->request;
     tpv_view_t *view = NULL;
     if (strcmp(request->net, service->net->abi.name) != 0)
@@ -79,7 +79,7 @@ static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exc
     return status;
 }
 
-static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_fetch_job_t *job) {
+static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchange, tpv_served_fetch_t *job) {
     size_t length = 0;
     const char *body = tpv_exchange_body(exchange, &length);
     TPV_TRY(tpv_request_parse(body, length, &job->request));
@@ -95,7 +95,7 @@ static tpv_status_t prepare_fetch(tpv_service_t *service, tpv_exchange_t *exchan
 }
 
 void tpv_route_fetch_begin(tpv_service_t *service, tpv_exchange_t *exchange) {
-    tpv_fetch_job_t *job = calloc(1, sizeof *job);
+    tpv_served_fetch_t *job = calloc(1, sizeof *job);
     if (!job) {
         tpv_route_fail(service, exchange, tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a fetch"));
         return;
@@ -104,14 +104,14 @@ void tpv_route_fetch_begin(tpv_service_t *service, tpv_exchange_t *exchange) {
     tpv_status_t status = prepare_fetch(service, exchange, job);
     if (status != TPV_OK) {
         tpv_route_fail(service, exchange, status);
-        tpv_fetch_job_release(job);
-        tpv_fetch_job_release(job);
+        tpv_served_fetch_release(job);
+        tpv_served_fetch_release(job);
         return;
     }
     job->descriptor = tpv_exchange_descriptor(exchange);
     job->connection = exchange;
     job->answer = on_outcome;
-    tpv_fetch_job_t *before = tpv_exchange_attach(exchange, job);
+    tpv_served_fetch_t *before = tpv_exchange_attach(exchange, job);
     if (before) end_fetch(service, before); /* one fetch for each connection */
     tpv_exchange_set_user(exchange, job);
     tpv_exchange_suspend(exchange);
@@ -119,7 +119,7 @@ void tpv_route_fetch_begin(tpv_service_t *service, tpv_exchange_t *exchange) {
 }
 
 void tpv_route_fetch_ended(tpv_service_t *service, tpv_exchange_t *exchange) {
-    tpv_fetch_job_t *job = tpv_exchange_user(exchange);
+    tpv_served_fetch_t *job = tpv_exchange_user(exchange);
     /* The resume came after the outcome was stored. */
     atomic_load_explicit(&job->answered, memory_order_acquire);
     if (job->outcome != TPV_OK) {
@@ -136,7 +136,7 @@ void tpv_route_fetch_ended(tpv_service_t *service, tpv_exchange_t *exchange) {
 
 /* The end of a lease that is not this connection's, or is over, changes nothing: its own connection's end ends it. */
 void tpv_route_lease_end(tpv_service_t *service, tpv_exchange_t *exchange, const char *id) {
-    tpv_fetch_job_t *job = tpv_exchange_attach(exchange, NULL);
+    tpv_served_fetch_t *job = tpv_exchange_attach(exchange, NULL);
     bool ended = job && strcmp(job->request.fetch_id_text, id) == 0;
     if (ended)
         end_fetch(service, job);
@@ -145,10 +145,10 @@ void tpv_route_lease_end(tpv_service_t *service, tpv_exchange_t *exchange, const
     tpv_route_answer(service, exchange, json_pack("{s:b}", "ended", ended));
 }
 
-bool tpv_route_fetch_goes_on(const tpv_fetch_job_t *job) {
+bool tpv_route_fetch_goes_on(const tpv_served_fetch_t *job) {
     return atomic_load_explicit(&job->references, memory_order_relaxed) > 1; /* one is the connection's */
 }
 
-void tpv_route_fetch_lost(tpv_service_t *service, tpv_fetch_job_t *job) {
+void tpv_route_fetch_lost(tpv_service_t *service, tpv_served_fetch_t *job) {
     end_fetch(service, job);
 }

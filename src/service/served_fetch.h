@@ -15,7 +15,7 @@
 #include "service/feeder.h"
 #include "service/request.h"
 
-typedef struct tpv_fetch_job tpv_fetch_job_t;
+typedef struct tpv_served_fetch tpv_served_fetch_t;
 
 typedef enum tpv_fetch_state {
     TPV_FETCH_QUEUED,
@@ -25,16 +25,16 @@ typedef enum tpv_fetch_state {
     TPV_FETCH_STOPPING /* ended; a pool thread may still work for it */
 } tpv_fetch_state_t;
 
-struct tpv_fetch_job {
+struct tpv_served_fetch {
     /* Set before the mover sees it, read-only after. */
     tpv_request_t request;
     tpv_entry_t *entry;
     tpv_store_t *store;
     tpv_stored_t *stored; /* in use until the mover has stopped */
     tpv_stream_t stream;
-    int64_t deadline;                     /* base/clock.h */
-    int descriptor;                       /* the control connection's, watched while it is suspended */
-    void (*answer)(tpv_fetch_job_t *job); /* called once by the mover when `outcome` is set */
+    int64_t deadline;                        /* base/clock.h */
+    int descriptor;                          /* the control connection's, watched while it is suspended */
+    void (*answer)(tpv_served_fetch_t *job); /* called once by the mover when `outcome` is set */
     void *connection;
     char view_id[TPV_ID_CHARS];
     tpv_lease_t lease;
@@ -49,7 +49,7 @@ struct tpv_fetch_job {
     int64_t silence; /* until when nothing is told of connecting elsewhere */
     int64_t begin, next_look, next_renewal;
     int64_t expires; /* the lease, unless bytes move; never while it waits for its turn */
-    tpv_fetch_job_t *next;
+    tpv_served_fetch_t *next;
 
     /* Written by the mover before `answered` is stored (release), read by the HTTP side after loading it (acquire). */
     tpv_status_t outcome;
