@@ -214,7 +214,7 @@ check-vllm: all
 	$(Q)scripts/get-vllm
 	$(Q)TPVIEW_BUILD=$(abspath $(B)) build/vllm/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation \
 	  --no-deps --force-reinstall ./python
-	$(Q)TEST_BUILD=$(abspath $(B)) build/vllm/bin/python -m pytest -q -s -p no:cacheprovider tests/vllm
+	$(Q)TEST_BUILD=$(abspath $(B)) build/vllm/bin/python -m pytest -q -s -p no:cacheprovider tests/engines
 
 # Services, ranks and publishers killed and stopped at random. A failed round is named and
 # can be replayed:  make chaos SEED=S ROUND=R

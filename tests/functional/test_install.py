@@ -92,7 +92,7 @@ def test_completion(complete, build, tmp_path):
     assert complete("tpview", "fe") == ["fetch"]
     assert complete("tpview", "help", "le") == ["leases"]
     assert complete("tpview", "fetch", "--dead") == ["--deadline"]
-    assert set(complete("tpview", "fetch", "--no-")) == {"--no-digests", "--no-fallback"}
+    assert set(complete("tpview", "fetch", "--no-")) == {"--no-digests", "--no-fallback", "--no-sync"}
     for command in COMMANDS:
         assert set(complete("tpview", command, "--")) == options_of(run(build, "tpview", "help", command))
     for program in ("tpviewd", "tpview_perf", "tpview_net_perf"):

@@ -196,6 +196,8 @@ def test_a_deadline_and_a_killed_source(slow):
 def test_interrupting_a_wait(slow):
     """Ctrl-C gets through while a thread waits for a stopped source."""
     running, source, plan = slow
+    # Ignored where the tests run in the background (nohup).
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with begin(source, plan) as job:
         os.kill(running.process.process.pid, signal.SIGSTOP)
         try:
@@ -205,6 +207,7 @@ def test_interrupting_a_wait(slow):
                 job.wait(30)
         finally:
             os.kill(running.process.process.pid, signal.SIGCONT)
+            signal.signal(signal.SIGINT, before)
 
 
 def test_handles_stay_in_their_process(source):

@@ -32,7 +32,7 @@ def build() -> Path:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, ROOT / "tests" / "vllm" / "make_models.py", folder], check=True, timeout=LIMIT_S)
+    subprocess.run([sys.executable, ROOT / "tests" / "engines" / "make_models.py", folder], check=True, timeout=LIMIT_S)
     for name in MODELS:
         bare = folder / "bare" / name
         bare.mkdir(parents=True)
@@ -55,7 +55,7 @@ def source(build, models, tmp_path_factory):
 def generate(size: int, runs: list[tuple]) -> tuple[list, str]:
     """The tokens of each run, and all that vLLM said."""
     words = [str(word) for model, load_format, extra in runs for word in (model, load_format, json.dumps(extra))]
-    done = subprocess.run([sys.executable, ROOT / "tests" / "vllm" / "generate.py", str(size), *words],
+    done = subprocess.run([sys.executable, ROOT / "tests" / "engines" / "generate.py", str(size), *words],
                           capture_output=True, text=True, timeout=LIMIT_S)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-8000:]
