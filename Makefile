@@ -148,8 +148,10 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
-# The only test that looks inside the plugin.
-$(B)/obj/tests/unit/test_net_tuner.o: COMMON += -Iplugin
+# The tests that look inside the plugin.
+$(B)/obj/tests/unit/test_net_tuner.o $(B)/obj/tests/unit/test_net_address.o: COMMON += -Iplugin
+$(B)/obj/tests/functional/test_net_local.o: COMMON += -Iplugin
+$(B)/tests/unit/test_net_address: $(B)/obj/plugin/core/address.o
 $(B)/tests/unit/test_net_tuner: $(B)/obj/plugin/tcp/tuner.o
 
 # The life-cycle table with a switch of processes before every access to shared memory.

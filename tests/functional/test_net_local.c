@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +19,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +31,7 @@
 #include "base/clock.h"
 #include "common/child.h"
 #include "common/net_plugin.h"
+#include "local/segment.h"
 
 #define BIG ((size_t)3 << 20)
 #define BY_PULLING "on this host (127.0.0.1:"
@@ -548,33 +553,51 @@ static void memory_that_is_taken_away_is_never_delivered(void **state) {
 
 static unsigned scribble_seed;
 
-/* Everything but the nonce page of the peer's plugin: the control words, slots and rings. */
-static void scribble(void *comm) {
-    (void)comm;
-    char line[512], *end;
+/* The mapping of the comm's control words. */
+static tpv_local_control_t *find_control(void) {
+    char line[512];
+    tpv_local_control_t *found = NULL;
     FILE *maps = fopen("/proc/self/maps", "re");
     CHILD_CHECK(maps);
-    unsigned random = scribble_seed;
-    int found = 0;
     while (fgets(line, sizeof line, maps)) {
         if (!strstr(line, "memfd:tpview-net")) continue;
-        uint32_t *from = (uint32_t *)strtoull(line, &end, 16), *to = (uint32_t *)strtoull(end + 1, NULL, 16);
-        size_t words = (size_t)(to - from);
-        for (int i = 0; i < 4000; i++) {
-            random = random * 1103515245 + 12345;
-            size_t at = (random >> 4) % (i % 4 ? words : 64);
-            random = random * 1103515245 + 12345;
-            from[at] = i % 3 ? random >> 8 & 1023 : random;
-        }
-        found++;
+        CHILD_CHECK(!found);
+        found = (tpv_local_control_t *)strtoull(line, NULL, 16);
     }
     fclose(maps);
-    CHILD_CHECK(found == 1);
+    CHILD_CHECK(found);
+    return found;
+}
+
+/* Everything: the control words, slots and rings. */
+static void scribble(void *comm) {
+    (void)comm;
+    uint32_t *from = (uint32_t *)find_control();
+    size_t words = sizeof(tpv_local_control_t) / sizeof *from;
+    unsigned random = scribble_seed;
+    for (int i = 0; i < 4000; i++) {
+        random = random * 1103515245 + 12345;
+        size_t at = (random >> 4) % (i % 4 ? words : 64);
+        random = random * 1103515245 + 12345;
+        from[at] = i % 3 ? random >> 8 & 1023 : random;
+    }
+}
+
+/* A block with a margin on both sides that nothing may write to. */
+#define MARGIN ((size_t)1 << 20)
+#define MARK 0x3c
+
+static bool margins_are_whole(const char *around) {
+    for (size_t i = 0; i < MARGIN; i++)
+        if (around[i] != MARK || around[MARGIN + BIG + i] != MARK) return false;
+    return true;
 }
 
 static void nonsense_in_the_shared_memory_is_survived(void **state) {
     (void)state;
-    char *block = malloc(BIG);
+    char *around = malloc(BIG + 2 * MARGIN), *block = around + MARGIN;
+    memset(around, MARK, BIG + 2 * MARGIN);
+    int descriptors = net_open_descriptors();
     for (scribble_seed = 1; scribble_seed <= 40; scribble_seed++) {
         for (int sends = 0; sends < 2; sends++) {
             scene_t scene = {.peer_sends = sends, .fate = scribble};
@@ -582,7 +605,8 @@ static void nonsense_in_the_shared_memory_is_survived(void **state) {
             char told;
             pid_t peer = begin_scene(&scene, &comm);
             read_all(scene.from_peer[0], &told, 1);
-            /* Any outcome will do, and waiting for ever too, but no crash and nothing outside of the buffers. */
+            /* A wrong word is the peer's fault. It may also make no difference, or leave nothing to wait for but the
+             * peer, which is what it could have done as well by just not answering. */
             int posted = 0;
             for (; posted < NCCL_NET_MAX_REQUESTS; posted++) {
                 void *data = block, *registration = NULL;
@@ -591,17 +615,322 @@ static void nonsense_in_the_shared_memory_is_survived(void **state) {
                 ncclResult_t result =
                     sends ? net.irecv(comm, 1, &data, &size, &tag, &registration, NULL, &requests[posted])
                           : net.isend(comm, block, BIG, 7, NULL, NULL, &requests[posted]);
-                if (result != ncclSuccess || !requests[posted]) break;
+                assert_int_equal(result, ncclSuccess);
+                if (!requests[posted]) break;
             }
             int64_t until = tpv_clock_ns() + 20 * TPV_NS_PER_MS;
             for (int i = 0; posted && tpv_clock_ns() < until; i++) {
-                int done = 0;
-                if (net.test(requests[i % posted], &done, NULL) != ncclSuccess || done) break;
+                int done = 0, size = 0;
+                ncclResult_t result = net.test(requests[i % posted], &done, &size);
+                /* A message that never was may be longer than the receive. */
+                assert_true(result == ncclSuccess || result == ncclRemoteError ||
+                            (sends && result == ncclInvalidUsage));
+                assert_in_range(size, 0, BIG);
+                if (result != ncclSuccess || done) break;
             }
+            assert_true(margins_are_whole(around));
             end_scene(&scene, peer, comm);
+            assert_int_equal(net_open_descriptors(), descriptors);
         }
     }
-    free(block);
+    free(around);
+}
+
+/* What the sender keeps of a message is its own: buffers that never were, for messages that are called done. */
+static void forge_buffers(void *comm) {
+    (void)comm;
+    tpv_local_control_t *control = find_control();
+    for (int64_t deadline = tpv_deadline_in(10); atomic_load(&control->announced) == 0;)
+        CHILD_CHECK(!tpv_deadline_passed(deadline));
+    for (size_t i = 0; i < TPV_LOCAL_SLOTS; i++) {
+        control->slots[i].buffer = 0x30000000;
+        atomic_store(&control->slots[i].done, 1);
+    }
+}
+
+/* Slots that are not announced, far behind the last one, and more than there can be. */
+static void forge_grants(void *comm) {
+    (void)comm;
+    tpv_local_control_t *control = find_control();
+    for (size_t i = 0; i < TPV_LOCAL_RING; i++)
+        control->grants[i] = i % 2 ? UINT32_MAX : 0x7fffffff;
+    atomic_store(&control->granted, scribble_seed ? 1 : TPV_LOCAL_RING + 1);
+}
+
+static void forged_words_do_not_reach_the_sender(void **state) {
+    (void)state;
+    char out[64] = "forge";
+    scene_t scene = {.fate = forge_buffers};
+    void *comm, *request;
+    char told;
+    pid_t peer = begin_scene(&scene, &comm);
+    assert_int_equal(net_isend(&net, comm, out, sizeof out, &request), ncclSuccess);
+    read_all(scene.from_peer[0], &told, 1);
+    assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+    /* As many more as there are buffers; the receiver, which reads what it forged, may say that it has failed. */
+    ncclResult_t result = ncclSuccess;
+    for (unsigned i = 1; i < TPV_LOCAL_INLINE_BUFFERS && result == ncclSuccess; i++) {
+        assert_int_equal(net_isend(&net, comm, out, sizeof out, &request), ncclSuccess);
+        result = net_wait(&net, request, 10, NULL);
+    }
+    assert_true(result == ncclSuccess || result == ncclRemoteError);
+    end_scene(&scene, peer, comm);
+    for (scribble_seed = 0; scribble_seed < 2; scribble_seed++) {
+        survive(false, forge_grants, false, ncclRemoteError, "the shared memory is damaged");
+    }
+}
+
+/* ---- what lies at the descriptor that a peer names ---- */
+
+/* A stranger's offer, by hand: docs/plugin.md. The descriptor is one of this process. */
+static void make_offer(const char *handle, int trap, char *greeting) {
+    struct stat space;
+    assert_int_equal(stat("/proc/self/ns/pid", &space), 0);
+    uint64_t namespace = space.st_ino, nonce_address = (uintptr_t)greeting;
+    uint32_t pid = (uint32_t)getpid();
+    int32_t fd = trap;
+    memset(greeting, 0, 108);
+    memcpy(greeting, "TPVHELLO\3\0\74\0\1", 13);
+    memcpy(greeting + 16, handle + 16, 16);
+    greeting[48] = 2;  /* the same-host transport */
+    greeting[50] = 56; /* bytes */
+    memcpy(greeting + 52, handle + 72, 16);
+    memcpy(greeting + 68, &namespace, 8);
+    memcpy(greeting + 76, &pid, 4);
+    memcpy(greeting + 80, &fd, 4);
+    memcpy(greeting + 84, &nonce_address, 8);
+}
+
+static int connect_plain(const char *handle) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    uint16_t port;
+    memcpy(&port, handle + 34, 2);
+    memcpy(&address.sin_addr, handle + 36, 4);
+    address.sin_port = htons(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+/* A file of just the right size, and one that is a FIFO, on which an open tells as well. */
+static void only_shared_memory_is_ever_opened(void **state) {
+    (void)state;
+    char folder[] = "/dev/shm/tpview-test-XXXXXX", path[64], handle[NCCL_NET_HANDLE_MAXSIZE], greeting[108], event[512];
+    assert_non_null(mkdtemp(folder));
+    for (int fifo = 0; fifo < 2; fifo++) {
+        snprintf(path, sizeof path, "%s/%s", folder, fifo ? "fifo" : "file");
+        if (fifo) assert_int_equal(mkfifo(path, 0600), 0);
+        int trap = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
+        assert_true(trap >= 0);
+        if (!fifo) assert_int_equal(ftruncate(trap, (off_t)TPV_LOCAL_BYTES), 0);
+        int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+        assert_true(inotify_add_watch(watch, path, IN_OPEN) >= 0);
+        void *listener = NULL, *comm = NULL;
+        char byte;
+        net_log_clear();
+        assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+        make_offer(handle, trap, greeting);
+        int fd = connect_plain(handle);
+        assert_int_equal(send(fd, greeting, sizeof greeting, 0), sizeof greeting);
+        for (int64_t deadline = tpv_deadline_in(10); recv(fd, &byte, 1, MSG_DONTWAIT) != 0;) {
+            assert_false(tpv_deadline_passed(deadline));
+            assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+            assert_null(comm);
+        }
+        assert_int_equal(net_log_count("its shared memory is not where it says"), 1);
+        assert_int_equal(read(watch, event, sizeof event), -1);
+        assert_int_equal(errno, EAGAIN);
+        close(fd);
+        net.closeListen(listener);
+        close(watch);
+        close(trap);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
+/* ---- memory of unusual kinds and sizes ---- */
+
+/* That only its owner can read: the kernel has no page of it for anybody else. NULL: not to be had here. */
+static char *make_secret(size_t size) {
+    int fd = (int)syscall(SYS_memfd_secret, 0);
+    if (fd < 0 || ftruncate(fd, (off_t)size) != 0) return NULL;
+    char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void memory_that_cannot_be_read_is_copied(void **state) {
+    (void)state;
+    enum { ROUNDS = 3 };
+    size_t size = 3 * 65536 + 17;
+    char *secret = make_secret(size), *plain = malloc(size), *in[3];
+    if (!secret) skip();
+    net_pair_t pair;
+    void *registration = NULL;
+    net_log_clear();
+    assert_true(net_pair_open(&net, 0, &pair));
+    for (int i = 0; i < 3; i++)
+        in[i] = malloc(size);
+    assert_int_equal(net.abi.regMr(&net.abi, pair.send, secret, size, NCCL_PTR_HOST, &registration), ncclSuccess);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        void *sends[3], *receives[3];
+        net_fill(secret, size, 2 * round);
+        net_fill(plain, size, 2 * round + 1);
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(net_irecv(&net, pair.receive, in[i], size, &receives[i]), ncclSuccess);
+        /* Between messages of other memory, and the last one without a registration. */
+        assert_int_equal(net.isend(pair.send, secret, size, 7, registration, NULL, &sends[0]), ncclSuccess);
+        assert_int_equal(net.isend(pair.send, plain, size, 7, NULL, NULL, &sends[1]), ncclSuccess);
+        assert_int_equal(net.isend(pair.send, secret, size, 7, round ? NULL : registration, NULL, &sends[2]),
+                         ncclSuccess);
+        for (int i = 0; i < 3; i++) {
+            int received = -1;
+            assert_int_equal(net_wait_pair(&net, sends[i], receives[i], 10, &received), ncclSuccess);
+            assert_int_equal(received, size);
+            assert_true(net_check(in[i], size, i == 1 ? 2 * round + 1 : 2 * round));
+        }
+    }
+    assert_int_equal(net_log_count("cannot be read by others"), 1);
+    assert_int_equal(net_log_count("WARN"), 0);
+    assert_int_equal(net.abi.deregMr(pair.send, registration), ncclSuccess);
+    net_pair_close(&net, &pair);
+    munmap(secret, size);
+    free(plain);
+    for (int i = 0; i < 3; i++)
+        free(in[i]);
+}
+
+/* Each word tells where it is, so none can stand for another: more than one system call copies, at odd places. */
+static void every_slice_of_a_message_is_in_its_place(void **state) {
+    (void)state;
+    size_t words = (size_t)(5 << 20) / 8 + 3, size = words * 8 - 5;
+    uint64_t *out = malloc(words * 8), *in = malloc(words * 8);
+    net_pair_t pair;
+    void *send, *receive, *small[2];
+    assert_true(net_pair_open(&net, 0, &pair));
+    for (size_t i = 0; i < words; i++)
+        out[i] = i * UINT64_C(0x9e3779b97f4a7c15);
+    for (int round = 0; round < 2; round++) {
+        char byte[5000] = "";
+        memset(in, 0, words * 8);
+        /* In the second round another message is copied with the first slice. */
+        if (round) assert_int_equal(net_irecv(&net, pair.receive, byte, sizeof byte, &small[0]), ncclSuccess);
+        assert_int_equal(net_irecv(&net, pair.receive, in, words * 8, &receive), ncclSuccess);
+        if (round) assert_int_equal(net_isend(&net, pair.send, out, sizeof byte, &small[1]), ncclSuccess);
+        assert_int_equal(net_isend(&net, pair.send, (char *)out + 3, size, &send), ncclSuccess);
+        if (round) assert_int_equal(net_wait_pair(&net, small[1], small[0], 10, NULL), ncclSuccess);
+        if (round) assert_memory_equal(byte, out, sizeof byte);
+        assert_int_equal(net_wait_pair(&net, send, receive, 10, NULL), ncclSuccess);
+        assert_memory_equal(in, (char *)out + 3, size);
+    }
+    net_pair_close(&net, &pair);
+    free(out);
+    free(in);
+}
+
+/* ---- a process whose main thread has ended ---- */
+
+typedef struct {
+    int handle[2], ready[2];
+    void *comm;
+} headless_t;
+
+static void *send_without_main_thread(void *argument) {
+    headless_t *scene = argument;
+    char state[64] = "", *block = malloc(BIG);
+    /* The main thread is a zombie by then. */
+    for (int64_t deadline = tpv_deadline_in(10); !strstr(state, "Z");) {
+        CHILD_CHECK(!tpv_deadline_passed(deadline));
+        char text[512] = "";
+        int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+        CHILD_CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
+        close(fd);
+        snprintf(state, sizeof state, "%.3s", strrchr(text, ')') + 1);
+    }
+    write_all(scene->ready[1], "!", 1);
+    for (uint64_t i = 0; i < 3; i++)
+        move(true, scene->comm, block, BIG, i);
+    net.closeSend(scene->comm);
+    _Exit(0);
+}
+
+static int be_headless(void *argument) {
+    headless_t *scene = argument;
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    pthread_t thread;
+    CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
+    read_all(scene->handle[0], handle, sizeof handle);
+    for (int64_t deadline = tpv_deadline_in(20); !scene->comm;)
+        CHILD_CHECK(!tpv_deadline_passed(deadline) && net_connect(&net, 0, handle, &scene->comm) == ncclSuccess);
+    CHILD_CHECK(pthread_create(&thread, NULL, send_without_main_thread, scene) == 0);
+    pthread_exit(NULL);
+}
+
+/* Before its comm is accepted, and after. */
+static void a_main_thread_that_ends_is_no_dead_process(void **state) {
+    (void)state;
+    for (int early = 0; early < 2; early++) {
+        headless_t scene = {0};
+        char handle[NCCL_NET_HANDLE_MAXSIZE], told, *block = malloc(BIG);
+        void *listener = NULL, *comm = NULL;
+        assert_int_equal(pipe(scene.handle), 0);
+        assert_int_equal(pipe(scene.ready), 0);
+        net_log_clear();
+        assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+        pid_t peer = child_start(be_headless, &scene);
+        write_all(scene.handle[1], handle, sizeof handle);
+        if (early) read_all(scene.ready[0], &told, 1);
+        for (int64_t deadline = tpv_deadline_in(20); !comm;) {
+            assert_false(tpv_deadline_passed(deadline));
+            assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+        }
+        if (!early) read_all(scene.ready[0], &told, 1);
+        assert_int_equal(net_log_count("receiving from process"), 1);
+        for (uint64_t i = 0; i < 3; i++) {
+            void *request;
+            assert_int_equal(net_irecv(&net, comm, block, BIG, &request), ncclSuccess);
+            assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
+            assert_true(net_check(block, BIG, i));
+        }
+        net.closeRecv(comm);
+        net.closeListen(listener);
+        assert_int_equal(child_wait(peer, 20), 0);
+        for (int i = 0; i < 2; i++) {
+            close(scene.handle[i]);
+            close(scene.ready[i]);
+        }
+        free(block);
+    }
+}
+
+/* ---- more than 4 GiB on one comm ---- */
+
+/* Counters of the shared memory that are cut to 32 bits would stand still or go back there. */
+static int move_much(void *argument) {
+    (void)argument;
+    enum { SIZE = 16 << 20, MESSAGES = 260 };
+    setenv("TPVIEW_NET_LOCAL", "2", 1);
+    CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
+    net_pair_t pair;
+    char *out = malloc(SIZE + 8), *in = malloc(SIZE);
+    CHILD_CHECK(net_pair_open(&net, 0, &pair));
+    net_fill(out, SIZE + 8, 5);
+    for (int i = 0; i < MESSAGES; i++) {
+        void *send, *receive;
+        /* Shifted, so that no message looks like the one before. */
+        CHILD_CHECK(net_irecv(&net, pair.receive, in, SIZE, &receive) == ncclSuccess);
+        CHILD_CHECK(net_isend(&net, pair.send, out + i % 8, SIZE, &send) == ncclSuccess);
+        CHILD_CHECK(net_wait_pair(&net, send, receive, 30, NULL) == ncclSuccess);
+        CHILD_CHECK(memcmp(in, out + i % 8, SIZE) == 0);
+    }
+    net_pair_close(&net, &pair);
+    return 0;
+}
+
+static void a_comm_moves_more_than_4_gib_through_shared_memory(void **state) {
+    (void)state;
+    assert_int_equal(child_wait(child_start(move_much, NULL), 120), 0);
 }
 
 int main(void) {
@@ -614,6 +943,7 @@ int main(void) {
         cmocka_unit_test(memory_is_shared_where_reading_is_refused),
         cmocka_unit_test(a_process_of_another_user_goes_over_tcp),
         cmocka_unit_test(another_pid_namespace_goes_over_tcp),
+        cmocka_unit_test(a_comm_moves_more_than_4_gib_through_shared_memory),
     };
     int failed = cmocka_run_group_tests(choices, NULL, NULL);
     setenv("TPVIEW_NET_LOCAL", "1", 1);
@@ -625,6 +955,11 @@ int main(void) {
         cmocka_unit_test(data_that_is_not_there),
         cmocka_unit_test(memory_that_is_taken_away_is_never_delivered),
         cmocka_unit_test(nonsense_in_the_shared_memory_is_survived),
+        cmocka_unit_test(forged_words_do_not_reach_the_sender),
+        cmocka_unit_test(only_shared_memory_is_ever_opened),
+        cmocka_unit_test(memory_that_cannot_be_read_is_copied),
+        cmocka_unit_test(every_slice_of_a_message_is_in_its_place),
+        cmocka_unit_test(a_main_thread_that_ends_is_no_dead_process),
     };
     failed += cmocka_run_group_tests(faults, NULL, NULL);
     net_plugin_close(&net);
