@@ -1,5 +1,6 @@
 #include "common/net_plugin.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <dlfcn.h>
 #include <pthread.h>
@@ -10,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -216,6 +219,45 @@ ncclResult_t net_wait_pair(net_plugin_t *net, void *send, void *receive, double 
         sched_yield();
     }
     return NET_TIMED_OUT;
+}
+
+uint16_t net_silent_port(int fds[3]) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(fds[0], (struct sockaddr *)&address, sizeof address) != 0 || listen(fds[0], 0) != 0 ||
+        getsockname(fds[0], (struct sockaddr *)&address, &length) != 0)
+        return 0;
+    for (int i = 1; i < 3; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)connect(fds[i], (struct sockaddr *)&address, sizeof address);
+    }
+    return ntohs(address.sin_port);
+}
+
+void net_handle_redirect(char *handle, int index, int count, uint16_t port) {
+    char *at = handle + 32 + 20 * index; /* docs/plugin.md */
+    const uint16_t family = 4;
+    const struct in_addr address = {htonl(INADDR_LOOPBACK)};
+    handle[10] = (char)count;
+    memset(at, 0, 20);
+    memcpy(at, &family, 2);
+    memcpy(at + 2, &port, 2);
+    memcpy(at + 4, &address, 4);
+}
+
+bool net_limit_descriptors(int more) {
+    static struct rlimit before;
+    struct rlimit now;
+    if (before.rlim_cur == 0 && getrlimit(RLIMIT_NOFILE, &before) != 0) return false;
+    now = before;
+    if (more >= 0) {
+        int lowest = dup(0);
+        if (lowest < 0) return false;
+        close(lowest);
+        now.rlim_cur = (rlim_t)(lowest + more);
+    }
+    return setrlimit(RLIMIT_NOFILE, &now) == 0;
 }
 
 int net_open_descriptors(void) {

@@ -83,6 +83,16 @@ ncclResult_t net_wait_pair(net_plugin_t *net, void *send, void *receive, double 
 #define NET_TIMED_OUT ((ncclResult_t)7)
 ncclResult_t net_wait(net_plugin_t *net, void *request, double seconds, int *size);
 
+/* A port of 127.0.0.1 that does not answer, as its queue is full: the kernel drops what knocks. Three descriptors hold
+ * it so until they are closed. 0 when that fails. */
+uint16_t net_silent_port(int fds[3]);
+
+/* Have a handle that listen wrote name this port of 127.0.0.1 at `index`, 0 or 1, and `count` addresses. */
+void net_handle_redirect(char *handle, int index, int count, uint16_t port);
+
+/* Let this process open `more` descriptors and no further one; -1: as many as before the first call. */
+bool net_limit_descriptors(int more);
+
 /* Open descriptors of this process. */
 int net_open_descriptors(void);
 

@@ -6,14 +6,12 @@
 
 #include <cmocka.h>
 
-#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -522,28 +520,6 @@ static void a_bad_handle_is_refused(void **state) {
     assert_int_equal(net_log_count("Connection refused"), 1);
 }
 
-/* A handle of somebody who does not answer: a socket whose queue is full, so that the kernel drops what knocks. */
-static void make_silent_handle(char *handle, int fds[3]) {
-    void *listener = NULL;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
-    net.closeListen(listener);
-    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fds[0], (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(listen(fds[0], 0), 0);
-    assert_int_equal(getsockname(fds[0], (struct sockaddr *)&address, &length), 0);
-    for (int i = 1; i < 3; i++) {
-        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        (void)connect(fds[i], (struct sockaddr *)&address, sizeof address);
-    }
-    uint16_t port = ntohs(address.sin_port);
-    handle[10] = 1;
-    handle[32] = 4;
-    memcpy(handle + 34, &port, 2);
-    memcpy(handle + 36, &address.sin_addr, 4);
-}
-
 static void an_abandoned_connect_leaves_nothing(void **state) {
     (void)state;
     if (version < 11) skip();
@@ -551,7 +527,10 @@ static void an_abandoned_connect_leaves_nothing(void **state) {
     char handle[NCCL_NET_HANDLE_MAXSIZE];
     void *context = NULL, *comm = NULL;
     assert_int_equal(net.abi.init(&net.abi, &context, NULL), ncclSuccess);
-    make_silent_handle(handle, fds);
+    void *listener = NULL;
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    net.closeListen(listener);
+    net_handle_redirect(handle, 0, 1, net_silent_port(fds));
     int before = net_open_descriptors();
     for (int i = 0; i < 3; i++)
         assert_int_equal(net.abi.connect(&net.abi, context, 0, handle, &comm), ncclSuccess);

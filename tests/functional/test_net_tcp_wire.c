@@ -502,6 +502,33 @@ static void notices_let_other_tags_go(void **state) {
     close(fd);
 }
 
+/* A connection that is closed before its peer has read everything stays open, but not for ever. */
+static void lingering_ends_with_the_peer_timeout(void **state) {
+    (void)state;
+    enum { BIG = 1 << 20 };
+    char notice[16], *big = calloc(1, BIG), handle[NCCL_NET_HANDLE_MAXSIZE];
+    int fd, done = 0;
+    void *comm = connect_by_hand(&fd), *request = NULL, *listener = NULL;
+    assert_int_equal(net_isend(&net, comm, big, BIG, &request), ncclSuccess);
+    assert_int_equal(net.test(request, &done, NULL), ncclSuccess);
+    assert_int_equal(done, 0);
+    put_notice(notice, 7, 1);
+    assert_int_equal(send(fd, notice, sizeof notice, 0), sizeof notice);
+    assert_null(isend_once(comm, 8, ncclSuccess));
+    int descriptors = net_open_descriptors();
+    net.closeSend(comm);
+    int64_t begun = tpv_clock_ns();
+    assert_int_equal(net_open_descriptors(), descriptors);
+    for (int64_t deadline = tpv_deadline_in(30); net_open_descriptors() >= descriptors;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+        net.closeListen(listener);
+    }
+    assert_true(tpv_clock_ns() - begun >= 3 * TPV_NS_PER_SECOND);
+    close(fd);
+    free(big);
+}
+
 static void damaged_notices_are_the_peers_fault(void **state) {
     (void)state;
     enum { TOO_MANY = 300 };
@@ -534,6 +561,7 @@ int main(void) {
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     setenv("NCCL_SOCKET_SNDBUF", "1", 1);
+    setenv("TPVIEW_NET_PEER_TIMEOUT", "3", 1);
     setenv("NCCL_SOCKET_NTHREADS", "0", 1);
     setenv("NCCL_NSOCKS_PERTHREAD", "1", 1);
     if (net_plugin_open(&net, net_plugin_path(NULL), 11) != ncclSuccess) return 1;
@@ -548,6 +576,7 @@ int main(void) {
         cmocka_unit_test(receives_are_told_when_their_tags_differ),
         cmocka_unit_test(early_messages_have_a_limit),
         cmocka_unit_test(notices_let_other_tags_go),
+        cmocka_unit_test(lingering_ends_with_the_peer_timeout),
         cmocka_unit_test(damaged_notices_are_the_peers_fault),
         cmocka_unit_test(a_wrong_welcome_is_the_peers_fault),
     };
