@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,17 @@
 static char *root;  /* holds the two below */
 static char *cache; /* "ROOT/deep/cache", which does not exist yet */
 static char *folder;
+
+/* What the next read of a file does first; NULL: nothing. Digest threads read one after the other here (one thread). */
+static void (*before_the_next_read)(void);
+
+/* Stands in for libc's, for the library in this program too. */
+ssize_t pread(int descriptor, void *place, size_t length, off_t offset) {
+    void (*act)(void) = before_the_next_read;
+    before_the_next_read = NULL;
+    if (act) act();
+    return syscall(SYS_pread64, descriptor, place, length, offset);
+}
 
 static int make_folder(void **state) {
     (void)state;
@@ -205,6 +217,30 @@ static void settled_files_are_cached_by_themselves(void **state) {
     tpv_artifact_close(artifact);
 }
 
+static void write_the_file_again(void) {
+    test_safetensors_write(test_path(folder, "m.safetensors"), HEADER, 3, 2);
+}
+
+/* The id of what was read, be it all old bytes or a mixture, must not stand for the file as it is now or was before. */
+static void a_change_during_the_digest_is_an_error_and_leaves_no_entry(void **state) {
+    (void)state;
+    /* Settled first, so that only the change can be what keeps it out of the cache. */
+    int64_t deadline = tpv_deadline_in(60);
+    while (test_folder_count(cache) == 0) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_false(hit());
+        nanosleep(&(struct timespec){.tv_nsec = 20 * TPV_NS_PER_MS}, NULL);
+    }
+    assert_int_equal(unlink(entry()), 0);
+    tpv_artifact_t *artifact = open_it();
+    before_the_next_read = write_the_file_again;
+    assert_int_equal(tpv_artifact_digest(artifact, 1, NULL, NULL), TPV_ERR_FORMAT);
+    assert_null(before_the_next_read);
+    assert_string_equal(tpv_artifact_id(artifact), "");
+    assert_int_equal(test_folder_count(cache), 0);
+    tpv_artifact_close(artifact);
+}
+
 static int make_folder_and_clear_cache(void **state) {
     while (test_folder_count(cache) > 0)
         assert_int_equal(unlink(entry()), 0);
@@ -223,6 +259,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_damaged_entry_is_ignored, make_folder_and_clear_cache, remove_folder),
         cmocka_unit_test_setup_teardown(settled_files_are_cached_by_themselves, make_folder_and_clear_cache,
                                         remove_folder),
+        cmocka_unit_test_setup_teardown(a_change_during_the_digest_is_an_error_and_leaves_no_entry,
+                                        make_folder_and_clear_cache, remove_folder),
         cmocka_unit_test_setup_teardown(a_folder_that_cannot_be_made_is_no_error, make_folder_and_clear_cache,
                                         remove_folder),
     };
