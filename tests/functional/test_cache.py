@@ -77,6 +77,19 @@ def test_eight_at_once_share_one_gather(cache, build, environ, check_view, tiny,
         assert check_view(tiny("qwen3"), 2, 0, tmp_path / f"view{i}").returncode == 0
 
 
+def test_a_fetch_that_waits_for_another_s_gather_is_told_cold(start_toy_service, start_rank, control, tiny):
+    """Its export was there, but not its chunks: the first rank stands still after a few of them."""
+    service = start_toy_service(f"qwen3@1={tiny('qwen3')}")
+    first = start_rank(service, tp_size=2)
+    first.accept()
+    for rank, export in ((start_rank(service, tp_size=2), "cold"), (start_rank(service, tp_size=2), "warm")):
+        rank.receive()
+        status, answer = rank.outcome()
+        assert (status, answer["export"]) == (200, export)
+        rank.acknowledge()
+    assert control(service).metric("exports_reused_total") == 2
+
+
 def test_without_room_a_fetch_still_works(cache, check_view, tiny, tmp_path):
     c = cache("--budget", "64K")
     for _ in range(2):
