@@ -13,10 +13,12 @@
 #include <stdint.h>
 
 #include "base/id.h"
+#include "base/ranges.h"
 #include "channel/net.h"
 #include "tpview/status.h"
 
 #define TPV_STREAM_MAX_COMMS 64
+#define TPV_STREAM_MAX_RANGES 1024
 #define TPV_STREAM_WINDOW 8 /* chunks in flight for each comm: two requests each, of NCCL_NET_MAX_REQUESTS */
 
 typedef struct tpv_stream {
@@ -24,9 +26,13 @@ typedef struct tpv_stream {
     uint32_t comms;       /* 1 to TPV_STREAM_MAX_COMMS */
     uint32_t chunk_bytes; /* above 0 */
     uint64_t bytes;       /* of the dense form */
+    /* Dense bytes that are wanted, whose chunks alone are sent: as in tpv_ranges_t, inside of the dense form, at least
+     * one and at most TPV_STREAM_MAX_RANGES. NULL: all. They live as long as the stream is used. */
+    const tpv_range_t *ranges;
+    uint32_t range_count;
 } tpv_stream_t;
 
-/* How many chunks, and where chunk `index` lies. */
+/* How many chunks the dense form has, and how long chunk `index` is. */
 uint64_t tpv_stream_chunks(const tpv_stream_t *stream);
 uint64_t tpv_stream_chunk_length(const tpv_stream_t *stream, uint64_t index);
 
@@ -71,8 +77,8 @@ tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream,
                                tpv_receiver_t **receiver);
 /* NCCL_NET_HANDLE_MAXSIZE bytes with which the source connects comm `comm`. */
 const void *tpv_receiver_handle(const tpv_receiver_t *receiver, uint32_t comm);
-/* *done when every chunk has arrived. TPV_ERR_PEER, TPV_ERR_NET, TPV_ERR_PROTOCOL, errors of the landing, and what the
- * source reported; after an error only counts and close are allowed. */
+/* *done when every wanted chunk has arrived. TPV_ERR_PEER, TPV_ERR_NET, TPV_ERR_PROTOCOL, errors of the landing, and
+ * what the source reported; after an error only counts and close are allowed. */
 tpv_status_t tpv_receiver_advance(tpv_receiver_t *receiver, bool *moved, bool *done);
 tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver);
 /* Also with transfers in flight: nothing writes to the landing's memory afterwards. NULL is allowed. */

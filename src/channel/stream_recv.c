@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "channel/stream.h"
+#include "channel/selection.h"
 #include "channel/wire.h"
 
 /* A chunk that is expected, from its first irecv on. */
@@ -23,7 +23,7 @@ typedef struct {
     void *direct_handle, *ring_handle, *control_handle; /* registrations with comm */
     bool direct_registered, ring_registered, control_registered;
     void *greeting_request;
-    uint64_t next; /* chunk to post next */
+    uint64_t next; /* which of the selected chunks to post next */
     unsigned head, count;
     slot_t slots[TPV_STREAM_WINDOW];
     uint8_t handle[NCCL_NET_HANDLE_MAXSIZE];
@@ -37,7 +37,7 @@ typedef struct {
 struct tpv_receiver {
     const tpv_net_t *net;
     tpv_stream_t stream;
-    uint64_t chunks;
+    tpv_selection_t selection;
     bool begun; /* the length of chunks is known */
     tpv_landing_t landing;
     tpv_stream_counts_t counts;
@@ -88,6 +88,7 @@ void tpv_receiver_close(tpv_receiver_t *receiver) {
         lane_close_comm(receiver, &receiver->lanes[i]);
         lane_close_listen(receiver, &receiver->lanes[i]);
     }
+    tpv_selection_clear(&receiver->selection);
     free(receiver);
 }
 
@@ -146,7 +147,7 @@ static bool greeting_matches(const tpv_receiver_t *receiver, const lane_t *lane,
 /* The first greeting tells how long the source's chunks are. */
 static tpv_status_t begin(tpv_receiver_t *receiver, uint32_t chunk_bytes) {
     receiver->stream.chunk_bytes = chunk_bytes;
-    receiver->chunks = tpv_stream_chunks(&receiver->stream);
+    TPV_TRY(tpv_selection_make(&receiver->stream, &receiver->selection));
     receiver->begun = true;
     return receiver->landing.begin(receiver->landing.user, chunk_bytes);
 }
@@ -213,9 +214,9 @@ static tpv_status_t lane_post(tpv_receiver_t *receiver, lane_t *lane, bool *move
         unsigned last = (lane->head + lane->count - 1) % TPV_STREAM_WINDOW;
         bool open = lane->count > 0 && !lane->slots[last].trailer_posted;
         if (!open) {
-            if (lane->count == TPV_STREAM_WINDOW || lane->next >= receiver->chunks) return TPV_OK;
+            if (lane->count == TPV_STREAM_WINDOW || lane->next >= receiver->selection.chunks) return TPV_OK;
             last = (lane->head + lane->count++) % TPV_STREAM_WINDOW;
-            lane->slots[last] = (slot_t){.chunk = lane->next};
+            lane->slots[last] = (slot_t){.chunk = tpv_selection_chunk(&receiver->selection, lane->next)};
             lane->next += receiver->stream.comms;
         }
         slot_t *slot = &lane->slots[last];
@@ -281,7 +282,7 @@ static tpv_status_t lane_advance(tpv_receiver_t *receiver, lane_t *lane, bool *m
     case STREAMING:
         TPV_TRY(lane_post(receiver, lane, moved));
         TPV_TRY(lane_collect(receiver, lane, moved));
-        if (lane->count == 0 && lane->next >= receiver->chunks) lane->state = FINISHED;
+        if (lane->count == 0 && lane->next >= receiver->selection.chunks) lane->state = FINISHED;
         return TPV_OK;
     case FINISHED:
         return TPV_OK;

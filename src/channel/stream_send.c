@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "channel/stream.h"
+#include "channel/selection.h"
 #include "channel/wire.h"
 
 typedef enum { ASKED, READY, DATA_POSTED, POSTED } slot_state_t;
@@ -27,7 +27,7 @@ typedef struct {
     bool control_registered, last_asked;
     bool greeted; /* the plugin has sent the greeting: ours does once the receiver has accepted the comm */
     void *greeting_request;
-    uint64_t next;                /* chunk to ask for next */
+    uint64_t next;                /* which of the selected chunks to ask for next */
     unsigned head, posted, count; /* slots [head, head + posted) are with the plugin, [.., head + count) asked for */
     slot_t slots[TPV_STREAM_WINDOW];
     uint8_t handle[NCCL_NET_HANDLE_MAXSIZE];
@@ -40,7 +40,7 @@ typedef struct {
 struct tpv_sender {
     const tpv_net_t *net;
     tpv_stream_t stream;
-    uint64_t chunks_total;
+    tpv_selection_t selection;
     tpv_chunks_t chunks;
     tpv_region_t *regions;
     size_t region_count;
@@ -57,11 +57,10 @@ tpv_status_t tpv_sender_open(const tpv_net_t *net, const tpv_stream_t *stream, c
     if (!s) goto fail;
     s->net = net;
     s->stream = *stream;
-    s->chunks_total = tpv_stream_chunks(stream);
     s->chunks = *chunks;
     s->region_count = region_count;
     s->regions = calloc(region_count + 1, sizeof *s->regions);
-    if (!s->regions) goto fail;
+    if (!s->regions || tpv_selection_make(stream, &s->selection) != TPV_OK) goto fail;
     if (region_count > 0) memcpy(s->regions, regions, region_count * sizeof *regions);
     for (uint32_t i = 0; i < stream->comms; i++) {
         lane_t *lane = &s->lanes[i];
@@ -91,6 +90,7 @@ void tpv_sender_close(tpv_sender_t *sender) {
         }
         free(lane->region_handles);
     }
+    tpv_selection_clear(&sender->selection);
     free(sender->regions);
     free(sender);
 }
@@ -180,8 +180,9 @@ static void slot_fail(tpv_sender_t *sender, slot_t *slot, tpv_status_t status) {
 
 /* Ask ahead for as many chunks as the window has, so that they are prepared while earlier ones are on the wire. */
 static void lane_ask(tpv_sender_t *sender, lane_t *lane, bool *moved) {
-    while (lane->count < sender->chunks.window && lane->next < sender->chunks_total && !lane->last_asked) {
-        *lane_slot(sender, lane, lane->count++) = (slot_t){.chunk = lane->next};
+    while (lane->count < sender->chunks.window && lane->next < sender->selection.chunks && !lane->last_asked) {
+        *lane_slot(sender, lane, lane->count++) =
+            (slot_t){.chunk = tpv_selection_chunk(&sender->selection, lane->next)};
         lane->next += sender->stream.comms;
     }
     uint32_t first_slot = (uint32_t)(lane - sender->lanes) * TPV_STREAM_WINDOW;
@@ -282,7 +283,7 @@ static tpv_status_t lane_advance(tpv_sender_t *sender, lane_t *lane, bool *moved
         lane_ask(sender, lane, moved);
         TPV_TRY(lane_post(sender, lane, moved));
         TPV_TRY(lane_collect(sender, lane, moved));
-        if (lane->count == 0 && !lane->greeting_request && (lane->last_asked || lane->next >= sender->chunks_total))
+        if (lane->count == 0 && !lane->greeting_request && (lane->last_asked || lane->next >= sender->selection.chunks))
             lane->state = FINISHED;
         return TPV_OK;
     case FINISHED:

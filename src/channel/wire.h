@@ -3,9 +3,9 @@
  *
  *     greeting, then for each of the comm's chunks:  chunk (its bytes)  trailer
  *
- * Chunk i of a fetch is dense bytes [i * chunk_bytes, (i + 1) * chunk_bytes), the last one shorter; it travels on comm
- * i mod comms. A source that cannot go on sends an empty chunk with a trailer that has its status and message. All
- * numbers are little-endian.
+ * Chunk i of a view is dense bytes [i * chunk_bytes, (i + 1) * chunk_bytes), the last one shorter. Those that have a
+ * byte that was asked for are sent in ascending order, the n-th of them on comm n mod comms. A source that cannot go on
+ * sends an empty chunk with a trailer that has its status and message. All numbers are little-endian.
  */
 #ifndef CHANNEL_WIRE_H
 #define CHANNEL_WIRE_H

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/xxh3.h"
+#include "view/gather.h"
 #include "view/view.h"
 
 #define STAGING_BYTES ((uint64_t)256 << 20)
@@ -78,7 +79,12 @@ static tpv_status_t prepare(slot_t *slot) {
     const tpv_feeder_t *feeder = slot->feeder;
     slot->data = tpv_view_direct(feeder->stored->view, feeder->artifact, slot->offset, slot->length);
     slot->gathered = !slot->data;
-    if (!slot->gathered) return tpv_artifact_guard(feeder->artifact, digest_body, slot);
+    if (!slot->gathered) {
+        TPV_TRY(tpv_artifact_guard(feeder->artifact, digest_body, slot));
+        /* A rank keeps what fits its digest, also when it never hears how this fetch ends. */
+        return tpv_program_check_files(&feeder->stored->view->program, feeder->artifact, slot->offset,
+                                       slot->offset + slot->length);
+    }
     slot->data = slot->staging;
     return tpv_view_gather_digest(feeder->stored->view, feeder->artifact, slot->offset, slot->length, slot->staging,
                                   &slot->digest);

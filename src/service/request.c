@@ -68,6 +68,31 @@ static tpv_status_t parse_handles(const json_t *root, tpv_request_t *request) {
     return TPV_OK;
 }
 
+static tpv_status_t parse_ranges(const json_t *ranges, tpv_request_t *request) {
+    if (!ranges) return TPV_OK;
+    size_t count = json_array_size(ranges);
+    if (count < 1 || count > TPV_STREAM_MAX_RANGES)
+        return tpv_error_set(TPV_ERR_FORMAT, "fetch request: \"ranges\" must be 1 to %d pairs [begin, end]",
+                             TPV_STREAM_MAX_RANGES);
+    request->ranges = calloc(count, sizeof *request->ranges);
+    if (!request->ranges) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu ranges", count);
+    request->range_count = (uint32_t)count;
+    int64_t before = -1;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *pair = json_array_get(ranges, i), *low = json_array_get(pair, 0), *high = json_array_get(pair, 1);
+        int64_t begin = json_integer_value(low), end = json_integer_value(high);
+        if (json_array_size(pair) != 2 || !json_is_integer(low) || !json_is_integer(high) || begin <= before ||
+            end <= begin)
+            return tpv_error_set(TPV_ERR_FORMAT,
+                                 "fetch request: range %zu must be two whole numbers [begin, end), behind the range "
+                                 "before it and not next to it",
+                                 i);
+        request->ranges[i] = (tpv_range_t){(uint64_t)begin, (uint64_t)end};
+        before = end;
+    }
+    return TPV_OK;
+}
+
 static tpv_status_t parse_rank(const json_t *root, tpv_request_t *request) {
     static const char *const fields[] = {"host", "pid", "tp_rank", "tp_size", NULL};
     const json_t *rank = json_object_get(root, "rank");
@@ -85,7 +110,7 @@ static tpv_status_t parse_rank(const json_t *root, tpv_request_t *request) {
     return TPV_OK;
 }
 
-enum { VIEW, REST, FIELDS = 8 };
+enum { VIEW, REST, FIELDS = 9 };
 
 /* The small fields, as one object: their texts are checked and bounded before a tree is made of them. */
 static tpv_status_t parse_small(const char *const *names, const tpv_json_text_t *values, json_t **root) {
@@ -118,12 +143,13 @@ static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
                              request->comms, request->chunk_bytes, (unsigned long long)TPV_REQUEST_MAX_STAGING);
     if (json_object_get(root, "deadline_ms"))
         TPV_TRY(get_number(root, "deadline_ms", 1, INT64_C(1000) * 86400 * 365, &request->deadline_ms));
+    TPV_TRY(parse_ranges(json_object_get(root, "ranges"), request));
     return parse_rank(root, request);
 }
 
 tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *request) {
-    static const char *const names[FIELDS + 1] = {"view",        "fetch_id", "artifact_id", "net", "handles",
-                                                  "chunk_bytes", "rank",     "deadline_ms", NULL};
+    static const char *const names[FIELDS + 1] = {"view",        "fetch_id", "artifact_id", "net",    "handles",
+                                                  "chunk_bytes", "rank",     "deadline_ms", "ranges", NULL};
     tpv_json_text_t values[FIELDS] = {0};
     json_t *root = NULL;
     *request = (tpv_request_t){0};
@@ -142,5 +168,7 @@ tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *r
 
 void tpv_request_clear(tpv_request_t *request) {
     free(request->handles);
+    free(request->ranges);
     request->handles = NULL;
+    request->ranges = NULL;
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/id.h"
+#include "base/ranges.h"
 #include "tpview/artifact.h"
 
 #define TPV_REQUEST_MAX (64u << 20)
@@ -23,7 +24,9 @@ typedef struct tpv_request {
     uint32_t comms, chunk_bytes;
     int64_t deadline_ms; /* 0: none */
     uint8_t *handles;    /* comms times NCCL_NET_HANDLE_MAXSIZE bytes */
-    const char *view;    /* the spec's JSON text, in what was parsed; its syntax has yet to be checked */
+    tpv_range_t *ranges; /* as in tpv_stream_t; whether they lie inside of the view has yet to be checked */
+    uint32_t range_count;
+    const char *view; /* the spec's JSON text, in what was parsed; its syntax has yet to be checked */
     size_t view_length;
 } tpv_request_t;
 

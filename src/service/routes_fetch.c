@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "channel/selection.h"
 #include "service/routes.h"
 
 #define COMPILE_FACTOR 3 /* memory of a spec while it is compiled, in lengths of its text */
@@ -21,9 +22,13 @@ static void on_outcome(tpv_served_fetch_t *job) {
  * lease without one, too; the mover ends it when no byte moves. */
 static tpv_status_t begin_lease(tpv_service_t *service, tpv_served_fetch_t *job) {
     const tpv_request_t *request = &job->request;
+    tpv_selection_t selection;
+    TPV_TRY(tpv_selection_make(&job->stream, &selection));
+    uint64_t bytes = selection.bytes;
+    tpv_selection_clear(&selection);
     tpv_lease_request_t lease = {.lease_id = request->fetch_id_text,
                                  .ttl_ns = tpv_deadline_left(job->deadline),
-                                 .bytes_total = job->stream.bytes,
+                                 .bytes_total = bytes,
                                  .remote_host = request->host,
                                  .remote_pid = request->pid,
                                  .tp_rank = request->tp_rank,
@@ -67,9 +72,19 @@ static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exc
     TPV_TRY(compile(service, job, &view));
     tpv_exchange_drop_body(exchange);
     request->view = NULL; /* was in the body */
-    job->stream = (tpv_stream_t){
-        .comms = request->comms, .chunk_bytes = request->chunk_bytes, .bytes = tpv_view_stats(view).bytes};
+    job->stream = (tpv_stream_t){.comms = request->comms,
+                                 .chunk_bytes = request->chunk_bytes,
+                                 .bytes = tpv_view_stats(view).bytes,
+                                 .ranges = request->ranges,
+                                 .range_count = request->range_count};
     memcpy(job->stream.id, request->fetch_id, TPV_ID_BYTES);
+    if (request->range_count > 0 && request->ranges[request->range_count - 1].end > job->stream.bytes) {
+        tpv_status_t status = tpv_error_set(
+            TPV_ERR_FORMAT, "fetch request: the ranges end at byte %llu, the view has %llu bytes",
+            (unsigned long long)request->ranges[request->range_count - 1].end, (unsigned long long)job->stream.bytes);
+        tpv_view_free(view);
+        return status;
+    }
     job->store = service->store;
     TPV_TRY(tpv_store_acquire(service->store, job->entry, view, request->chunk_bytes, job->deadline, &job->stored,
                               &job->reused));

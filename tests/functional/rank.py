@@ -45,12 +45,16 @@ class Control(http.client.HTTPConnection):
         return self.answer()
 
 
+class ReportedError(Exception):
+    """What the source says in a trailer."""
+
+
 class Rank:
     """A fetch that was asked for and moves only when the test says so. The kernel takes a few hundred KiB unread; beyond
     that the source stands still."""
 
     def __init__(self, control: Control, artifact_id: str, view: dict, *, deadline_s: float | None = None, chunk: int = 65536,
-                 comms: int = 1, host: str = "test"):
+                 comms: int = 1, host: str = "test", ranges: list[tuple[int, int]] | None = None):
         self.control, self.artifact_id, self.view = control, artifact_id, view
         self.fetch_id = secrets.token_hex(16)
         self.listeners, handles = [], []
@@ -64,8 +68,11 @@ class Rank:
             handles.append((b"toynet\0\0" + name.encode()).ljust(HANDLE_BYTES, b"\0").hex())
         request = {"fetch_id": self.fetch_id, "artifact_id": artifact_id, "net": "Toy", "handles": handles,
                    "chunk_bytes": chunk, "view": view, "rank": {"host": host, "pid": 1, "tp_rank": 0, "tp_size": 1}}
+        if ranges is not None:
+            request["ranges"] = ranges
         if deadline_s is not None:
             request["deadline_ms"] = int(deadline_s * 1000)
+        self.ranges = ranges
         self.comms: list[socket.socket] = []
         control.request("POST", "/v1/fetch", json.dumps(request), {"Content-Type": "application/json"})
 
@@ -88,13 +95,17 @@ class Rank:
         return self._exactly(comm, int.from_bytes(self._exactly(comm, 8), "little"))
 
     def chunks(self) -> Iterator[bytes]:
-        """The dense form, chunk by chunk, each with a good trailer."""
+        """The wanted chunks of the dense form, each with a good trailer."""
         self.accept()
-        for chunk in range(-(-self.bytes // self.chunk_bytes)):
-            comm = self.comms[chunk % len(self.comms)]
+        ranges = [(0, self.bytes)] if self.ranges is None else self.ranges
+        wanted = sorted({chunk for begin, end in ranges for chunk in range(begin // self.chunk_bytes, -(-end // self.chunk_bytes))})
+        for position, chunk in enumerate(wanted):
+            comm = self.comms[position % len(self.comms)]
             data, trailer = self._message(comm), self._message(comm)
             _, _, status, number, length, _ = TRAILER.unpack(trailer[:TRAILER.size])
-            assert (status, number, length) == (0, chunk, len(data)), trailer
+            if status:
+                raise ReportedError(trailer[TRAILER.size:].decode())
+            assert (number, length) == (chunk, len(data)), trailer
             yield data
 
     def receive(self) -> bytes:

@@ -585,9 +585,35 @@ static void plugins_that_cannot_be_used_are_named(void **state) {
     assert_non_null(strstr(tpv_error_message(), "ncclNetPlugin_v6 to ncclNetPlugin_v12"));
 }
 
+/* Ranges share chunks, begin and end inside of them, and the source's chunks are shorter than the rank allows. */
+static void only_wanted_chunks_are_sent(void **state) {
+    (void)state;
+    static const tpv_range_t ranges[] = {{5, 6}, {8, 4095}, {12288, 12289}, {20000, 20481}, {49152, 50001}};
+    static const bool wanted[] = {true, false, false, true, true, true, false, false, false, false, false, false, true};
+    for (uint32_t comms = 1; comms <= 7; comms += 3) {
+        pair_t pair;
+        pair_prepare(&pair, plugins[0], 50001, 16384, comms);
+        pair.stream.ranges = ranges;
+        pair.stream.range_count = sizeof ranges / sizeof *ranges;
+        pair_receive(&pair);
+        pair.stream.chunk_bytes = 4096;
+        pair.sender = sender_open(&pair, &pair.stream, 4);
+        assert_int_equal(pair_run(&pair, NULL), TPV_OK);
+        assert_int_equal(pair.arrived, 5);
+        for (uint64_t i = 0; i < 13; i++) {
+            uint64_t length = tpv_stream_chunk_length(&pair.stream, i);
+            static const uint8_t zeros[4096];
+            assert_memory_equal(pair.destination + i * 4096, wanted[i] ? pair.source + i * 4096 : zeros, length);
+        }
+        assert_int_equal(tpv_sender_counts(pair.sender).bytes, 4 * 4096 + 50001 % 4096);
+        pair_close(&pair);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_arrives),
+        cmocka_unit_test(only_wanted_chunks_are_sent),
         cmocka_unit_test(the_source_chooses_the_length_of_chunks),
         cmocka_unit_test(every_abi_version_moves_data),
         cmocka_unit_test(sizes_that_an_old_version_cannot_tell_are_refused),

@@ -68,6 +68,10 @@ WRONG = [
     *[("rank.tp_size", value, "tp_size") for value in (0, -1, 1 << 31)],
     *[("rank.tp_rank", value, "tp_rank") for value in (-1, 1, 1 << 31)],
     ("rank.host", 3, "host"),
+    *[("ranges", value, "range") for value in (
+        [], {}, 3, None, [3], [[]], [[1]], [[1, 2, 3]], [["1", 2]], [[0, 1.5]], [[-1, 2]], [[1, 1]], [[2, 1]],
+        [[0, 2], [1, 3]], [[0, 2], [2, 3]], [[4, 5], [0, 1]], [[0, 1 << 62]], [[0, 1 << 63]],
+        [[2 * i, 2 * i + 1] for i in range(1025)])],
     ("view.format", "tpview-view-2", "format"), ("view.outputs", 3, "array"), ("view.outputs.0.name", 3, "name"),
     ("view.outputs.0.pieces.0.tensor", "nothing", "nothing"),
 ]
