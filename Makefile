@@ -40,9 +40,10 @@ say = @printf '  %-5s %s\n' '$(1)' '$(2)'
 Q   := @
 endif
 
-PKGS     := libmicrohttpd libcurl jansson libxxhash libcrypto
+PKGS     := libmicrohttpd gnutls libcurl jansson libxxhash libcrypto
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# Each links what it uses: a rank needs no HTTP server.
+PKG_LIBS   := -Wl,--as-needed $(shell pkg-config --libs $(PKGS) 2>/dev/null) -Wl,--no-as-needed
 
 # ---- what is built of what ----------------------------------------------------------------------
 # The plugin sees include/ncclnet and itself; the library sees include/ and src/: neither can see the other.
@@ -166,8 +167,6 @@ $(B)/tests/unit/test_lifecycle_model: $(B)/obj/tests/unit/test_lifecycle_model.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
-# Cuts views of tiny checkpoints for tests/models.
-$(B)/tests/models/write_views: $(TOOL_OBJ)
 
 # Libraries that are loaded before all others, to watch or to disturb a program.
 $(B)/tests/lib%.so: tests/preload/%.c

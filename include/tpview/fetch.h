@@ -25,16 +25,29 @@ extern "C" {
 
 typedef struct tpv_source tpv_source_t;
 
+/* Who we are and whom we trust. The paths name PEM files, read when the source is opened; the last three are for
+ * https:// alone. */
+typedef struct tpv_source_options {
+    const char *token;    /* bearer token; NULL: none */
+    const char *tls_ca;   /* the only authorities that may have signed the service's certificate; NULL: those that this
+                             host trusts */
+    const char *tls_cert; /* our certificate and what leads to its authority, for a service that asks; NULL: none */
+    const char *tls_key;  /* its private key, which only its owner can read */
+} tpv_source_options_t;
+
 /*
- * Name a service: `address` is "unix:PATH" or "HOST:PORT" ("[v6]:PORT"); `token` is the bearer token or NULL. Nothing
- * is sent yet. TPV_ERR_ARGUMENT for another form, TPV_ERR_NO_MEMORY. The caller owns *source.
+ * Name a service: `address` is "unix:PATH", "HOST:PORT" ("[v6]:PORT"), or "https://HOST:PORT" for TLS. `options` may be
+ * NULL. Nothing is sent yet. TPV_ERR_ARGUMENT for another form and for TLS options without https://; for the files of
+ * TLS TPV_ERR_NOT_FOUND, TPV_ERR_PERMISSION, TPV_ERR_FORMAT and TPV_ERR_SYSTEM; TPV_ERR_UNSUPPORTED, TPV_ERR_NO_MEMORY.
+ * The caller owns *source.
  */
-TPV_API tpv_status_t tpv_source_open(const char *address, const char *token, tpv_source_t **source);
+TPV_API tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source);
 /* NULL is allowed. Ends leases that are still held through it. */
 TPV_API void tpv_source_close(tpv_source_t *source);
 
 /* GET a read-only path of the control API (docs/control-api.md), such as "/v1/artifacts". The caller frees *json.
- * TPV_ERR_PEER when nobody answers there, TPV_ERR_PERMISSION, TPV_ERR_NOT_FOUND, TPV_ERR_PROTOCOL, TPV_ERR_DEADLINE. */
+ * TPV_ERR_PEER when nobody answers there, TPV_ERR_PERMISSION (by the service, or by us when its certificate is not to
+ * be trusted), TPV_ERR_NOT_FOUND, TPV_ERR_PROTOCOL, TPV_ERR_DEADLINE. */
 TPV_API tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json);
 
 /* The index of artifact "NAME" (its newest version) or "NAME@VERSION". Errors as tpv_source_get, and TPV_ERR_FORMAT for

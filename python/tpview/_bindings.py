@@ -14,7 +14,7 @@ from typing import Optional
 
 from .errors import UnsupportedError, error_of
 
-ABI_VERSION = 1  # TPV_ABI_VERSION of include/tpview/tpview.h that the tables below were written for
+ABI_VERSION = 2  # TPV_ABI_VERSION of include/tpview/tpview.h that the tables below were written for
 MAX_DIMS = 8  # TPV_MAX_DIMS
 
 
@@ -46,6 +46,12 @@ class ViewStats(Structure):
                 ("runs", c_uint64)]
 
 
+class SourceOptions(Structure):
+    """tpv_source_options_t"""
+
+    _fields_ = [("token", c_char_p), ("tls_ca", c_char_p), ("tls_cert", c_char_p), ("tls_key", c_char_p)]
+
+
 class FetchOptions(Structure):
     """tpv_fetch_options_t; `progress` stays NULL, so that no Python code runs on the fetch's thread"""
 
@@ -64,7 +70,8 @@ class FetchResult(Structure):
 
 
 STRUCTURES = {"tpv_tensor_t": Tensor, "tpv_plan_options_t": PlanOptions, "tpv_output_t": Output,
-              "tpv_view_stats_t": ViewStats, "tpv_fetch_options_t": FetchOptions, "tpv_fetch_result_t": FetchResult}
+              "tpv_view_stats_t": ViewStats, "tpv_source_options_t": SourceOptions,
+              "tpv_fetch_options_t": FetchOptions, "tpv_fetch_result_t": FetchResult}
 
 STATUS = c_int  # tpv_status_t
 
@@ -112,8 +119,8 @@ PROTOTYPES = [
     ("tpv_view_output", POINTER(Output), [c_void_p, c_size_t]),
     # bool tpv_view_alias(const tpv_view_t *view, size_t index, const char **name, const char **target);
     ("tpv_view_alias", c_bool, [c_void_p, c_size_t, POINTER(c_char_p), POINTER(c_char_p)]),
-    # tpv_status_t tpv_source_open(const char *address, const char *token, tpv_source_t **source);
-    ("tpv_source_open", STATUS, [c_char_p, c_char_p, POINTER(c_void_p)]),
+    # tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source);
+    ("tpv_source_open", STATUS, [c_char_p, POINTER(SourceOptions), POINTER(c_void_p)]),
     # void tpv_source_close(tpv_source_t *source);
     ("tpv_source_close", None, [c_void_p]),
     # tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json);

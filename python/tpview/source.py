@@ -8,9 +8,9 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
-from ._bindings import FetchOptions, byref, check, library, take_text
+from ._bindings import FetchOptions, SourceOptions, byref, check, library, take_text
 from ._handle import Handle
 from ._memory import allocate, memory_of
 from .errors import NotFoundError, UsageError
@@ -35,19 +35,33 @@ def _token(token: Optional[str], token_file: Union[str, os.PathLike, None]) -> O
     return Path(token_file).read_text().strip() if token_file else None
 
 
+def _tls_options(address: str, **files: Union[str, os.PathLike, None]) -> Dict[str, Optional[bytes]]:
+    """The environment is for all sources of a process, also for those without TLS."""
+    if address.startswith("https://"):
+        files = {name: file or os.environ.get(f"TPVIEW_{name.upper()}") for name, file in files.items()}
+    return {name: os.fsencode(file) if file else None for name, file in files.items()}
+
+
 def connect(address: Optional[str] = None, *, timeout: float = 30.0, token: Optional[str] = None,
-            token_file: Union[str, os.PathLike, None] = None) -> "Source":
+            token_file: Union[str, os.PathLike, None] = None, tls_ca: Union[str, os.PathLike, None] = None,
+            tls_cert: Union[str, os.PathLike, None] = None, tls_key: Union[str, os.PathLike, None] = None) -> "Source":
     """Name a source and see that it answers.
 
-    address: "unix:PATH", "HOST:PORT" or "[v6]:PORT"; None: the environment's TPVIEW_SOURCE.
+    address: "unix:PATH", "HOST:PORT", "[v6]:PORT", or "https://HOST:PORT" for TLS; None: the environment's TPVIEW_SOURCE.
     timeout: seconds that each request but a fetch may take, this one included.
     token, token_file: the bearer token or the file that has it; neither: the file that TPVIEW_TOKEN_FILE names, if any.
+    tls_ca: file of the authorities that may have signed the source's certificate; None: TPVIEW_TLS_CA, or else those that
+        this host trusts.
+    tls_cert, tls_key: files of our own certificate and its key, for a source that asks for one; None: TPVIEW_TLS_CERT and
+        TPVIEW_TLS_KEY, if any. All three are for https:// alone.
 
-    Raises UsageError for another form of address, PeerLost when nobody answers there, PermissionDenied, DeadlineError."""
+    Raises UsageError for another form of address, PeerLost when nobody answers there, PermissionDenied (also
+    for a certificate that is not to be trusted), DeadlineError; for a file of TLS also NotFoundError and FormatError."""
     address = address or os.environ.get("TPVIEW_SOURCE")
     if not address:
         raise UsageError("no source: give an address or set TPVIEW_SOURCE", stage="connect")
-    source = Source(address, timeout=timeout, token=_token(token, token_file))
+    source = Source(address, timeout=timeout, token=_token(token, token_file),
+                    tls=_tls_options(address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key))
     try:
         source._get("/healthz", stage="connect")
     except BaseException:
@@ -61,11 +75,11 @@ class Source:
 
     Closing it leaves running jobs alone: each ends by its own."""
 
-    def __init__(self, address: str, *, timeout: float, token: Optional[str]):
+    def __init__(self, address: str, *, timeout: float, token: Optional[str], tls: Dict[str, Optional[bytes]]):
         if not timeout > 0:
             raise UsageError(f"a timeout of {timeout} s: expected more than 0", stage="connect")
         self.address, self.timeout = address, timeout
-        self._token = token
+        self._options = SourceOptions(token=token.encode() if token is not None else None, **tls)
         self._lock = threading.Lock()
         self._idle: List[Handle] = []  # under the lock
         self._closed = False  # under the lock
@@ -81,8 +95,7 @@ class Source:
                 if handle._pid == os.getpid():
                     return handle
         pointer = ctypes.c_void_p()
-        token = self._token.encode() if self._token is not None else None
-        check(library().tpv_source_open(self.address.encode(), token, byref(pointer)), stage="connect",
+        check(library().tpv_source_open(self.address.encode(), byref(self._options), byref(pointer)), stage="connect",
               peer=self.address)
         return Handle(pointer.value, library().tpv_source_close, "connection")
 

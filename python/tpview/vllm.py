@@ -17,13 +17,14 @@ __all__ = ["LOAD_FORMAT", "options_of", "register"]
 
 LOAD_FORMAT = "tpview"
 
-_OPTIONS = {"source": str, "artifact": str, "token_file": str, "timeout": (int, float), "deadline": (int, float)}
+_CONNECTION = ("token_file", "tls_ca", "tls_cert", "tls_key")
+_OPTIONS = {"source": str, "artifact": str, **dict.fromkeys(_CONNECTION, str), "timeout": (int, float), "deadline": (int, float)}
 
 
 def options_of(extra: Mapping[str, Any]) -> dict:
     """The checked --model-loader-extra-config: source (an address), artifact ("NAME@VERSION", or "NAME" for the newest),
-    token_file, timeout (seconds a request, default 30), deadline (seconds for the fetch, default none). source and
-    token_file default to TPVIEW_SOURCE and TPVIEW_TOKEN_FILE. Raises UsageError."""
+    token_file, tls_ca, tls_cert and tls_key (tpview.connect), timeout (seconds a request, default 30), deadline (seconds
+    for the fetch, default none). All of the connection default to the environment, as they do there. Raises UsageError."""
     for name, value in extra.items():
         if name not in _OPTIONS:
             raise UsageError(f"--model-loader-extra-config: unknown option {name!r}: expected {', '.join(_OPTIONS)}")
@@ -78,7 +79,7 @@ def _loader_class() -> type:
                 loaded.update(model.load_weights(weights) or ())
 
             with connect(self.options.get("source"), timeout=self.options.get("timeout", 30.0),
-                         token_file=self.options.get("token_file")) as source:
+                         **{name: self.options.get(name) for name in _CONNECTION}) as source:
                 done = load_weight_remote(model, source, self.options["artifact"], group=get_tp_group().cpu_group,
                                           load_weights=load_weights, deadline=self.options.get("deadline"))
             # As vLLM's own loader does: a parameter that nothing was loaded into is an error, but for quantised models.

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "client/http_tls.h"
 
 struct tpv_http {
     char *address;
@@ -19,6 +20,7 @@ struct tpv_http {
     struct curl_slist *headers;
     int descriptor;
     bool running;
+    char detail[CURL_ERROR_SIZE]; /* curl's own words for what failed */
     char *body;
     size_t length, capacity;
     bool too_long;
@@ -62,6 +64,17 @@ static int on_close(void *user, curl_socket_t descriptor) {
     return close(descriptor);
 }
 
+#define UNIX "unix:"
+#define TLS "https://"
+
+static bool is_unix(const char *address) {
+    return strncmp(address, UNIX, strlen(UNIX)) == 0;
+}
+
+static bool is_tls(const char *address) {
+    return strncmp(address, TLS, strlen(TLS)) == 0;
+}
+
 /* "HOST:PORT", where an IPv6 HOST is in brackets. */
 static bool is_host_port(const char *address) {
     const char *colon = strrchr(address, ':');
@@ -73,23 +86,7 @@ static bool is_host_port(const char *address) {
     return port >= 1 && port <= 65535 && (bracketed || address + host == colon);
 }
 
-static tpv_status_t configure(tpv_http_t *http, const char *address, const char *token) {
-    curl_easy_setopt(http->easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(http->easy, CURLOPT_PROTOCOLS_STR, "http");
-    curl_easy_setopt(http->easy, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(http->easy, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(http->easy, CURLOPT_WRITEDATA, http);
-    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
-    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTDATA, http);
-    curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
-    curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETDATA, http);
-    curl_easy_setopt(http->easy, CURLOPT_TCP_NODELAY, 1L);
-    if (strncmp(address, "unix:", 5) == 0) {
-        curl_easy_setopt(http->easy, CURLOPT_UNIX_SOCKET_PATH, address + 5);
-        http->base = strdup("http://localhost");
-    } else if (asprintf(&http->base, "http://%s", address) < 0) {
-        http->base = NULL;
-    }
+static tpv_status_t add_headers(tpv_http_t *http, const char *token) {
     /* No "Expect: 100-continue": it would cost a round trip for each larger request. */
     http->headers = curl_slist_append(http->headers, "Expect:");
     http->headers = curl_slist_append(http->headers, "Content-Type: application/json");
@@ -100,29 +97,79 @@ static tpv_status_t configure(tpv_http_t *http, const char *address, const char 
         free(line);
     }
     curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
-    return http->base && http->headers ? TPV_OK : TPV_ERR_NO_MEMORY;
+    return http->headers ? TPV_OK : TPV_ERR_NO_MEMORY;
+}
+
+static tpv_status_t configure(tpv_http_t *http, const char *token) {
+    curl_easy_setopt(http->easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(http->easy, CURLOPT_PROTOCOLS_STR, is_tls(http->address) ? "https" : "http");
+    curl_easy_setopt(http->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(http->easy, CURLOPT_NOPROXY, "*");
+    curl_easy_setopt(http->easy, CURLOPT_ERRORBUFFER, http->detail);
+    curl_easy_setopt(http->easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(http->easy, CURLOPT_WRITEDATA, http);
+    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
+    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTDATA, http);
+    curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETDATA, http);
+    curl_easy_setopt(http->easy, CURLOPT_TCP_NODELAY, 1L);
+    int made = 0;
+    if (is_unix(http->address)) {
+        curl_easy_setopt(http->easy, CURLOPT_UNIX_SOCKET_PATH, http->address + strlen(UNIX));
+        made = asprintf(&http->base, "http://localhost");
+    } else {
+        made = asprintf(&http->base, "%s%s", is_tls(http->address) ? "" : "http://", http->address);
+    }
+    if (made < 0) http->base = NULL;
+    return http->base ? add_headers(http, token) : TPV_ERR_NO_MEMORY;
+}
+
+/* The files of TLS are read once, here. */
+static tpv_status_t configure_tls(tpv_http_t *http, const tpv_source_options_t *options) {
+    tpv_tls_files_t files;
+    tpv_status_t status = tpv_tls_files_read(options->tls_ca, options->tls_cert, options->tls_key, &files);
+    if (status == TPV_OK && is_tls(http->address)) status = tpv_http_tls_configure(http->easy, &files);
+    tpv_tls_files_clear(&files);
+    return status;
 }
 
 /* What is most likely wrong with what is no address. */
 static tpv_status_t bad_address(const char *address) {
-    const char *hint = strstr(address, "://")                   ? ": leave out what stands before the host"
-                       : address[0] == '/' || address[0] == '.' ? ": a socket's path is written unix:PATH"
-                       : strncmp(address, "unix:", 5) == 0      ? ""
-                       : !strchr(address, ':')                  ? ": the port is missing"
-                       : strspn(address, "0123456789abcdefABCDEF:.") == strlen(address) &&
-                               strchr(address, ':') != strrchr(address, ':')
-                           ? ": an IPv6 host is written in brackets"
-                           : "";
+    const char *host = is_tls(address) ? address + strlen(TLS) : address;
+    const char *hint =
+        strstr(host, "://")            ? ": leave out what stands before the host"
+        : *host == '/' || *host == '.' ? ": a socket's path is written unix:PATH"
+        : is_unix(host)                ? ""
+        : !strchr(host, ':')           ? ": the port is missing"
+        : strspn(host, "0123456789abcdefABCDEF:.") == strlen(host) && strchr(host, ':') != strrchr(host, ':')
+            ? ": an IPv6 host is written in brackets"
+            : "";
     return tpv_error_set(TPV_ERR_ARGUMENT,
-                         "\"%s\" is not an address%s: expected unix:PATH (at most 107 bytes) or HOST:PORT", address,
-                         hint);
+                         "\"%s\" is not an address%s: expected unix:PATH (at most 107 bytes), HOST:PORT or "
+                         "https://HOST:PORT",
+                         address, hint);
 }
 
-tpv_status_t tpv_http_open(const char *address, const char *token, tpv_http_t **http) {
-    bool is_unix = strncmp(address, "unix:", 5) == 0;
-    if (is_unix ? strlen(address) < 6 || strlen(address) > 5 + 107 : !is_host_port(address))
-        return bad_address(address);
-    if (token && token[strcspn(token, "\r\n")]) return tpv_error_set(TPV_ERR_ARGUMENT, "the token must be one line");
+static tpv_status_t judge(const char *address, const tpv_source_options_t *options) {
+    bool good = is_unix(address)  ? strlen(address) > strlen(UNIX) && strlen(address) <= strlen(UNIX) + 107
+                : is_tls(address) ? is_host_port(address + strlen(TLS))
+                                  : is_host_port(address);
+    if (!good) return bad_address(address);
+    if (options->token && options->token[strcspn(options->token, "\r\n")])
+        return tpv_error_set(TPV_ERR_ARGUMENT, "the token must be one line");
+    if (!is_tls(address) && (options->tls_ca || options->tls_cert || options->tls_key))
+        return tpv_error_set(TPV_ERR_ARGUMENT, "\"%s\" is an address without TLS: expected https://HOST:PORT with %s",
+                             address,
+                             options->tls_ca     ? "a certificate authority"
+                             : options->tls_cert ? "a certificate"
+                                                 : "a private key");
+    return TPV_OK;
+}
+
+tpv_status_t tpv_http_open(const char *address, const tpv_source_options_t *options, tpv_http_t **http) {
+    static const tpv_source_options_t none = {0};
+    if (!options) options = &none;
+    TPV_TRY(judge(address, options));
     pthread_once(&curl_once, curl_start);
     tpv_http_t *h = calloc(1, sizeof *h);
     if (!h) goto fail;
@@ -130,7 +177,12 @@ tpv_status_t tpv_http_open(const char *address, const char *token, tpv_http_t **
     h->address = strdup(address);
     h->easy = curl_easy_init();
     h->multi = curl_multi_init();
-    if (!h->address || !h->easy || !h->multi || configure(h, address, token) != TPV_OK) goto fail;
+    if (!h->address || !h->easy || !h->multi || configure(h, options->token) != TPV_OK) goto fail;
+    tpv_status_t status = configure_tls(h, options);
+    if (status != TPV_OK) {
+        tpv_http_close(h);
+        return status;
+    }
     *http = h;
     return TPV_OK;
 
@@ -171,6 +223,7 @@ tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *pa
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a request to %s", http->address);
     http->length = 0;
     http->too_long = false;
+    http->detail[0] = '\0';
     curl_easy_setopt(http->easy, CURLOPT_URL, url);
     curl_easy_setopt(http->easy, CURLOPT_CUSTOMREQUEST, method);
     curl_easy_setopt(http->easy, CURLOPT_POSTFIELDS, body);
@@ -205,26 +258,36 @@ static tpv_status_t told_error(const tpv_http_t *http, long code) {
     return status;
 }
 
+/* Whether it was the connection's first request: what listens there may not be what we take it for. */
+static bool is_new(const tpv_http_t *http) {
+    long made = 0;
+    return curl_easy_getinfo(http->easy, CURLINFO_NUM_CONNECTS, &made) == CURLE_OK && made > 0;
+}
+
 /* curl speaks of "localhost port 80" for a Unix socket: what went wrong is said here, with what to do about it. */
 static tpv_status_t connection_error(const tpv_http_t *http, CURLcode result) {
-    bool is_unix = strncmp(http->address, "unix:", 5) == 0;
+    const char *detail = *http->detail ? http->detail : curl_easy_strerror(result);
+    bool local = is_unix(http->address), tls = is_tls(http->address);
+    tpv_status_t status;
     long number = 0;
     curl_easy_getinfo(http->easy, CURLINFO_OS_ERRNO, &number);
     if (result == CURLE_COULDNT_RESOLVE_HOST)
         return tpv_error_set(TPV_ERR_PEER, "source %s: there is no host of that name", http->address);
+    if (tls && tpv_http_tls_error(http->easy, http->address, result, detail, &status)) return status;
     if (result != CURLE_COULDNT_CONNECT)
-        return tpv_error_set(TPV_ERR_PEER, "source %s: the connection was lost: %s", http->address,
-                             curl_easy_strerror(result));
-    if (is_unix && number == ENOENT)
+        return tpv_error_set(
+            TPV_ERR_PEER, "source %s: the connection was lost: %s%s", http->address, curl_easy_strerror(result),
+            !local && !tls && is_new(http) ? "; a tpviewd with --tls-cert wants https:// before the host" : "");
+    if (local && number == ENOENT)
         return tpv_error_set(TPV_ERR_PEER,
                              "source %s: there is no such socket: is tpviewd running, and with --unix %s?",
-                             http->address, http->address + strlen("unix:"));
+                             http->address, http->address + strlen(UNIX));
     if (number == EACCES || number == EPERM)
         return tpv_error_set(TPV_ERR_PERMISSION, "source %s: no permission to connect%s", http->address,
-                             is_unix ? ": the socket is for the user that runs tpviewd" : "");
+                             local ? ": the socket is for the user that runs tpviewd" : "");
     if (number == ECONNREFUSED)
         return tpv_error_set(TPV_ERR_PEER, "source %s: nobody listens there: is tpviewd running%s%s?", http->address,
-                             is_unix ? "" : ", and with --listen ", is_unix ? "" : http->address);
+                             local ? "" : ", and with --listen ", local ? "" : http->address + (tls ? strlen(TLS) : 0));
     if (number == 0) return tpv_error_set(TPV_ERR_PEER, "source %s: cannot connect", http->address);
     return tpv_error_set_errno(TPV_ERR_PEER, (int)number, "source %s: cannot connect", http->address);
 }

@@ -10,10 +10,10 @@
 #include "base/error.h"
 #include "base/label.h"
 
-tpv_status_t tpv_source_open(const char *address, const char *token, tpv_source_t **source) {
+tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source) {
     tpv_source_t *s = calloc(1, sizeof *s);
     if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for source %s", address);
-    tpv_status_t status = tpv_http_open(address, token, &s->http);
+    tpv_status_t status = tpv_http_open(address, options, &s->http);
     if (status != TPV_OK) {
         free(s);
         return status;

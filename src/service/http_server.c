@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "service/client_certificate.h"
 #include "service/connections.h"
 #include "service/listen.h"
 #include "service/request.h"
@@ -53,6 +54,7 @@ struct tpv_exchange {
     tpv_body_t body;
     size_t received; /* of the body, also what was not kept */
     bool seen, authorised, is_admin, too_long, resumed, answered;
+    const char *unknown; /* why the client's certificate does not do; NULL: it does, or none is asked for */
     void *user;
 };
 
@@ -74,7 +76,7 @@ static unsigned code_of(const tpv_exchange_t *exchange, tpv_status_t status) {
     case TPV_ERR_UNSUPPORTED:
         return MHD_HTTP_BAD_REQUEST;
     case TPV_ERR_PERMISSION:
-        return exchange->authorised ? MHD_HTTP_FORBIDDEN : MHD_HTTP_UNAUTHORIZED;
+        return exchange->authorised || exchange->unknown ? MHD_HTTP_FORBIDDEN : MHD_HTTP_UNAUTHORIZED;
     case TPV_ERR_REFUSED:
     case TPV_ERR_NO_MEMORY:
     case TPV_ERR_NO_SPACE:
@@ -174,6 +176,16 @@ void tpv_exchange_resume(tpv_exchange_t *exchange) {
 
 /* ---- libmicrohttpd's callbacks ---- */
 
+/* What the certificate says of the client is judged anew for each request: it may expire on a connection. libmicrohttpd
+ * only asks for one; refusing here and not in the handshake lets the client read why. */
+static const char *judge_certificate(const tpv_exchange_t *exchange) {
+    const tpv_tls_files_t *tls = exchange->listener->server->options.tls;
+    if (!tls || !tls->ca) return NULL;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    return info ? tpv_client_certificate_judge(info->tls_session) : "the connection has no TLS";
+}
+
 /* Compares digests: neither the token's length nor its first wrong byte shows in the time it takes. */
 static void authorise(tpv_exchange_t *exchange) {
     const tpv_http_server_t *server = exchange->listener->server;
@@ -183,6 +195,12 @@ static void authorise(tpv_exchange_t *exchange) {
         exchange->authorised = exchange->is_admin = true;
         return;
     }
+    if (strcmp(exchange->path, "/healthz") == 0) {
+        exchange->authorised = true;
+        return;
+    }
+    exchange->unknown = judge_certificate(exchange);
+    if (exchange->unknown) return;
     unsigned char digest[SHA256_DIGEST_LENGTH];
     const char *header =
         MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
@@ -190,8 +208,7 @@ static void authorise(tpv_exchange_t *exchange) {
     SHA256((const unsigned char *)token, strlen(token), digest);
     bool fetches = options->token && CRYPTO_memcmp(digest, server->token_digest, sizeof digest) == 0;
     exchange->is_admin = options->admin_token && CRYPTO_memcmp(digest, server->admin_token_digest, sizeof digest) == 0;
-    exchange->authorised = (!options->token && !options->admin_token) || fetches || exchange->is_admin ||
-                           strcmp(exchange->path, "/healthz") == 0;
+    exchange->authorised = (!options->token && !options->admin_token) || fetches || exchange->is_admin;
 }
 
 static tpv_exchange_t *exchange_create(listener_t *listener, struct MHD_Connection *connection, const char *url,
@@ -236,7 +253,9 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     }
     if (!exchange->answered) tpv_connection_serve(connection_of(connection));
     const tpv_http_handler_t *handler = &listener->server->options.handler;
-    if (!exchange->authorised)
+    if (exchange->unknown)
+        tpv_exchange_fail(exchange, TPV_ERR_PERMISSION, exchange->unknown);
+    else if (!exchange->authorised)
         tpv_exchange_fail(exchange, TPV_ERR_PERMISSION, "a bearer token is needed, and this is not the right one");
     else if (exchange->too_long)
         tpv_exchange_fail(exchange, TPV_ERR_NO_MEMORY, "the request is too long, or too many are being read");
@@ -298,7 +317,7 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 static void note_address(tpv_http_server_t *server, int descriptor) {
     struct sockaddr_storage address;
     socklen_t bytes = sizeof address;
-    char host[NI_MAXHOST], port[NI_MAXSERV], text[NI_MAXHOST + NI_MAXSERV + 8];
+    char host[NI_MAXHOST], port[NI_MAXSERV], text[NI_MAXHOST + NI_MAXSERV + 16];
     if (getsockname(descriptor, (struct sockaddr *)&address, &bytes) != 0) return;
     if (address.ss_family == AF_UNIX) {
         snprintf(text, sizeof text, "unix:%s", server->unix_path);
@@ -306,7 +325,8 @@ static void note_address(tpv_http_server_t *server, int descriptor) {
         if (getnameinfo((struct sockaddr *)&address, bytes, host, sizeof host, port, sizeof port,
                         NI_NUMERICHOST | NI_NUMERICSERV) != 0)
             return;
-        snprintf(text, sizeof text, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+        snprintf(text, sizeof text, address.ss_family == AF_INET6 ? "%s[%s]:%s" : "%s%s:%s",
+                 server->options.tls ? "https://" : "", host, port);
     }
     size_t length = strlen(server->addresses);
     snprintf(server->addresses + length, sizeof server->addresses - length, "%s%s", length ? " " : "", text);
@@ -320,6 +340,20 @@ static unsigned most_connections(const tpv_http_options_t *options) {
     rlim_t room = limit.rlim_cur > 2 * OTHER_DESCRIPTORS ? limit.rlim_cur - OTHER_DESCRIPTORS : OTHER_DESCRIPTORS;
     room /= DESCRIPTORS_OF_A_CONNECTION;
     return room < most ? (unsigned)room : most;
+}
+
+#define TLS_OPTIONS 5
+
+static void tls_options(const tpv_tls_files_t *tls, struct MHD_OptionItem options[TLS_OPTIONS]) {
+    size_t count = 0;
+    if (tls) {
+        options[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, tls->cert};
+        options[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, tls->key};
+        options[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_PRIORITIES, 0,
+                                                   (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"};
+        if (tls->ca) options[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_TRUST, 0, tls->ca};
+    }
+    options[count] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
 }
 
 static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool is_tcp) {
@@ -336,15 +370,19 @@ static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool
         close(descriptor);
         return status;
     }
+    const tpv_tls_files_t *tls = is_tcp ? server->options.tls : NULL;
+    struct MHD_OptionItem secured[TLS_OPTIONS];
+    tls_options(tls, secured);
+    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
     listener->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, on_request, listener,
-        MHD_OPTION_LISTEN_SOCKET, descriptor, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS,
-        MHD_OPTION_CONNECTION_LIMIT, options.most + SLACK, MHD_OPTION_NOTIFY_COMPLETED, on_completed, listener,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, listener, MHD_OPTION_END);
+        flags | (tls ? MHD_USE_TLS : 0), 0, NULL, NULL, on_request, listener, MHD_OPTION_LISTEN_SOCKET, descriptor,
+        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS, MHD_OPTION_CONNECTION_LIMIT, options.most + SLACK,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, listener, MHD_OPTION_NOTIFY_CONNECTION, on_connection, listener,
+        MHD_OPTION_ARRAY, secured, MHD_OPTION_END);
     if (!listener->daemon) {
         tpv_connections_close(listener->connections);
         close(descriptor);
-        return tpv_error_set(TPV_ERR_SYSTEM, "cannot start the HTTP server");
+        return tpv_error_set(TPV_ERR_SYSTEM, "cannot start the HTTP server%s", tls ? " with TLS" : "");
     }
     server->listener_count++;
     note_address(server, descriptor);

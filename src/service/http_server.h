@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
+#include "base/tls_files.h"
 #include "service/body.h"
 #include "tpview/status.h"
 
@@ -33,8 +34,11 @@ typedef struct tpv_http_options {
     const char *token;       /* on TCP: to look and to fetch; NULL: none */
     const char *admin_token; /* on TCP: to publish and retire as well; NULL: none. With either, nothing goes without */
     bool may_be_open;        /* TCP beyond loopback */
-    double idle_s;           /* how long a connection may wait between requests */
-    unsigned most_served;    /* requests that may be suspended at once */
+    /* TLS on TCP, when it has a certificate; with `ca`, only for clients whose certificate comes from there. NULL: none
+     */
+    const tpv_tls_files_t *tls;
+    double idle_s;        /* how long a connection may wait between requests */
+    unsigned most_served; /* requests that may be suspended at once */
     tpv_http_handler_t handler;
 } tpv_http_options_t;
 
@@ -42,7 +46,7 @@ typedef struct tpv_http_options {
  * TPV_ERR_PERMISSION for an open TCP address without token, TPV_ERR_SYSTEM. What `options` names outlives the server.
  */
 tpv_status_t tpv_http_server_open(const tpv_http_options_t *options, tpv_http_server_t **server);
-/* "unix:PATH" and "HOST:PORT" with the port that was picked, separated by a space. */
+/* "unix:PATH" and "HOST:PORT" (with TLS "https://HOST:PORT") with the port that was picked, separated by a space. */
 const char *tpv_http_server_addresses(const tpv_http_server_t *server);
 /* No new connections from here on. */
 void tpv_http_server_quiesce(tpv_http_server_t *server);

@@ -158,8 +158,8 @@ static tpv_status_t find_address(const char *listen_at, bool may_be_open, struct
     freeaddrinfo(*found);
     return tpv_error_set(
         TPV_ERR_PERMISSION,
-        "--listen %s is reachable from other hosts: give --token-file or --admin-token-file, or --insecure to let "
-        "anybody fetch",
+        "--listen %s is reachable from other hosts: give --token-file, --admin-token-file or --tls-client-ca, or "
+        "--insecure to let anybody fetch",
         listen_at);
 }
 

@@ -51,7 +51,7 @@ static tpv_status_t open_mover(tpv_service_t *service) {
 }
 
 static bool may_be_open(const tpv_service_options_t *options) {
-    return options->token || options->admin_token || options->insecure;
+    return options->token || options->admin_token || (options->tls && options->tls->ca) || options->insecure;
 }
 
 static tpv_status_t open_http(tpv_service_t *service) {
@@ -61,6 +61,7 @@ static tpv_status_t open_http(tpv_service_t *service) {
                                .token = options->token,
                                .admin_token = options->admin_token,
                                .may_be_open = may_be_open(options),
+                               .tls = options->tls,
                                .idle_s = options->idle_s,
                                .most_served = options->max_fetches,
                                .handler = tpv_api_handler(service)};

@@ -8,6 +8,7 @@
 
 typedef struct tpv_service_options {
     const char *unix_path, *listen, *token, *admin_token;
+    const tpv_tls_files_t *tls; /* as in http_server.h */
     bool insecure;
     const char *const *publish_roots; /* ends with NULL: below which TCP clients may publish; NULL: nowhere */
     const tpv_networks_t *allow_net;  /* where ranks may ask for their data, beside their own address */
@@ -41,7 +42,8 @@ typedef struct tpv_service {
 } tpv_service_t;
 
 /* What is wrong with the options by themselves, before anything is opened: TPV_ERR_ARGUMENT, TPV_ERR_PERMISSION (an
- * address that other hosts can reach, without token or `insecure`). Of the token, only whether there is one counts. */
+ * address that other hosts can reach, without token, certificates of clients or `insecure`). Of tokens and the files of
+ * TLS, only whether there are any counts. */
 tpv_status_t tpv_service_check(const tpv_service_options_t *options);
 
 /* Load the plugin, open the lease table, offer `entries` and serve. What `options` names outlives the service. Errors

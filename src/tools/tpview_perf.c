@@ -26,6 +26,7 @@ static const char help[] =
     "  --fuse             q, k, v into qkv_proj and gate, up into gate_up_proj\n"
     "  --comms K, --chunk BYTES, --net PLUGIN, --no-digests   as tpview fetch\n"
     "  --token-file FILE  bearer token for a service on TCP\n"
+    "  --tls-ca FILE, --tls-cert FILE, --tls-key FILE   as tpview fetch\n"
     "  -n N               counted rounds (default 5);  -w N  rounds before (default 1)\n"
     "  --json             print JSON\n"
     "\n"
@@ -43,6 +44,9 @@ enum {
     OPT_NET,
     OPT_NO_DIGESTS,
     OPT_TOKEN,
+    OPT_TLS_CA,
+    OPT_TLS_CERT,
+    OPT_TLS_KEY,
     OPT_JSON,
     OPT_HELP
 };
@@ -57,12 +61,16 @@ static const struct option long_options[] = {{"source", required_argument, NULL,
                                              {"net", required_argument, NULL, OPT_NET},
                                              {"no-digests", no_argument, NULL, OPT_NO_DIGESTS},
                                              {"token-file", required_argument, NULL, OPT_TOKEN},
+                                             {"tls-ca", required_argument, NULL, OPT_TLS_CA},
+                                             {"tls-cert", required_argument, NULL, OPT_TLS_CERT},
+                                             {"tls-key", required_argument, NULL, OPT_TLS_KEY},
                                              {"json", no_argument, NULL, OPT_JSON},
                                              {"help", no_argument, NULL, OPT_HELP},
                                              {NULL, 0, NULL, 0}};
 
 typedef struct {
     const char *address, *name, *token_file;
+    tpv_source_options_t connection;
     char *token;
     tpv_plan_options_t plan;
     tpv_fetch_options_t fetch;
@@ -182,7 +190,8 @@ static tpv_status_t run(perf_t *perf) {
     if (perf->token_file) TPV_TRY(tpv_cli_token(perf->token_file, &perf->token));
     if (!perf->fetch.chunk_bytes) perf->fetch.chunk_bytes = (uint64_t)tpv_param_int(TPV_PARAM_CHUNK_BYTES);
     perf->fetch.tp_size = perf->plan.tp_size;
-    TPV_TRY(tpv_source_open(perf->address, perf->token, &perf->source));
+    perf->connection.token = perf->token;
+    TPV_TRY(tpv_source_open(perf->address, &perf->connection, &perf->source));
     TPV_TRY(tpv_source_artifact(perf->source, perf->name, 60, &perf->artifact));
     perf->rows = json_array();
     if (!perf->json) {
@@ -245,6 +254,15 @@ static tpv_status_t take(perf_t *perf, int option) {
         break;
     case OPT_TOKEN:
         perf->token_file = optarg;
+        break;
+    case OPT_TLS_CA:
+        perf->connection.tls_ca = optarg;
+        break;
+    case OPT_TLS_CERT:
+        perf->connection.tls_cert = optarg;
+        break;
+    case OPT_TLS_KEY:
+        perf->connection.tls_key = optarg;
         break;
     case OPT_JSON:
         perf->json = true;

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/params.h"
 #include "service/service.h"
 #include "tools/common/cli.h"
@@ -26,10 +27,14 @@ static const char help[] =
     "  --unix PATH          Unix socket of the control API, mode 0600 (default: $XDG_RUNTIME_DIR/tpviewd.sock\n"
     "                       or /tmp/tpviewd-UID.sock; none when only --listen is given)\n"
     "  --listen HOST:PORT   also serve on TCP; port 0 picks one. An address that other hosts can reach needs\n"
-    "                       --token-file or --insecure\n"
+    "                       --token-file, --tls-client-ca or --insecure\n"
     "  --token-file FILE    bearer token that TCP clients must show; only its owner may read the file\n"
     "  --admin-token-file FILE\n"
     "                       bearer token of TCP clients that may publish and retire as well\n"
+    "  --tls-cert FILE, --tls-key FILE\n"
+    "                       speak TLS on --listen with this certificate (PEM, the chain behind it) and its key, which\n"
+    "                       only its owner may read; clients then write https://HOST:PORT\n"
+    "  --tls-client-ca FILE only for clients whose own certificate comes from an authority in FILE (mutual TLS)\n"
     "  --publish-root DIR   TCP clients may publish what lies below DIR (may be repeated; default: nothing)\n"
     "  --allow-net CIDR     send data also to ranks' addresses in this network (may be repeated; default: the\n"
     "                       networks of this host that the rank's control connection comes from). Applies to TCP\n"
@@ -58,6 +63,9 @@ enum {
     OPT_LISTEN,
     OPT_TOKEN_FILE,
     OPT_ADMIN_TOKEN_FILE,
+    OPT_TLS_CERT,
+    OPT_TLS_KEY,
+    OPT_TLS_CLIENT_CA,
     OPT_PUBLISH_ROOT,
     OPT_ALLOW_NET,
     OPT_INSECURE,
@@ -78,6 +86,9 @@ static const struct option long_options[] = {{"unix", required_argument, NULL, O
                                              {"listen", required_argument, NULL, OPT_LISTEN},
                                              {"token-file", required_argument, NULL, OPT_TOKEN_FILE},
                                              {"admin-token-file", required_argument, NULL, OPT_ADMIN_TOKEN_FILE},
+                                             {"tls-cert", required_argument, NULL, OPT_TLS_CERT},
+                                             {"tls-key", required_argument, NULL, OPT_TLS_KEY},
+                                             {"tls-client-ca", required_argument, NULL, OPT_TLS_CLIENT_CA},
                                              {"publish-root", required_argument, NULL, OPT_PUBLISH_ROOT},
                                              {"allow-net", required_argument, NULL, OPT_ALLOW_NET},
                                              {"insecure", no_argument, NULL, OPT_INSECURE},
@@ -96,8 +107,9 @@ static const struct option long_options[] = {{"unix", required_argument, NULL, O
 
 typedef struct {
     tpv_service_options_t service;
-    const char *token_file, *admin_token_file;
+    const char *token_file, *admin_token_file, *tls_cert, *tls_key, *tls_client_ca;
     char *token, *admin_token;
+    tpv_tls_files_t tls;
     const char **publish_roots; /* ends with NULL */
     size_t publish_root_count;
     tpv_networks_t allow_net;
@@ -133,6 +145,15 @@ static int take_option(daemon_t *d, int option, char **argv) {
         break;
     case OPT_ADMIN_TOKEN_FILE:
         d->admin_token_file = optarg;
+        break;
+    case OPT_TLS_CERT:
+        d->tls_cert = optarg;
+        break;
+    case OPT_TLS_KEY:
+        d->tls_key = optarg;
+        break;
+    case OPT_TLS_CLIENT_CA:
+        d->tls_client_ca = optarg;
         break;
     case OPT_PUBLISH_ROOT:
         status = add_publish_root(d, optarg);
@@ -217,6 +238,17 @@ static bool draw_unless_signalled(void *user, uint64_t done, uint64_t total) {
     return tpv_progress_draw(user, done, total);
 }
 
+static tpv_status_t judge_tls(const daemon_t *d) {
+    if (!d->tls_cert != !d->tls_key)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "%s is given without %s", d->tls_cert ? "--tls-cert" : "--tls-key",
+                             d->tls_cert ? "--tls-key" : "--tls-cert");
+    if (d->tls_client_ca && !d->tls_cert)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--tls-client-ca is given without --tls-cert and --tls-key");
+    if (d->tls_cert && !d->service.listen)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--tls-cert is given without --listen: the Unix socket has no TLS");
+    return TPV_OK;
+}
+
 /* All that can be judged by the arguments alone. */
 static tpv_status_t judge(const daemon_t *d, char **definitions, int count, tpv_entry_t **entries) {
     for (int i = 0; i < count; i++) {
@@ -228,7 +260,21 @@ static tpv_status_t judge(const daemon_t *d, char **definitions, int count, tpv_
     tpv_service_options_t options = d->service;
     options.token = d->token_file;
     options.admin_token = d->admin_token_file;
+    const tpv_tls_files_t tls = {.ca = (char *)(uintptr_t)d->tls_client_ca};
+    options.tls = &tls;
+    TPV_TRY(judge_tls(d));
     return tpv_service_check(&options);
+}
+
+static tpv_status_t read_secrets(daemon_t *d) {
+    if (d->token_file) TPV_TRY(tpv_cli_token(d->token_file, &d->token));
+    if (d->admin_token_file) TPV_TRY(tpv_cli_token(d->admin_token_file, &d->admin_token));
+    TPV_TRY(tpv_tls_files_read(d->tls_client_ca, d->tls_cert, d->tls_key, &d->tls));
+    d->service.token = d->token;
+    d->service.admin_token = d->admin_token;
+    if (d->tls_cert) d->service.tls = &d->tls;
+    if (d->tls.has_expired) TPV_WARN("%s: the certificate has expired: clients will refuse it", d->tls_cert);
+    return TPV_OK;
 }
 
 static tpv_status_t open_entries(tpv_entry_t **entries, int count, unsigned threads) {
@@ -245,10 +291,7 @@ static tpv_status_t open_service(daemon_t *d, char **definitions, int count, tpv
     tpv_entry_t **entries = calloc((size_t)count, sizeof *entries);
     if (!entries) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %d artifacts", count);
     tpv_status_t status = judge(d, definitions, count, entries);
-    if (status == TPV_OK && d->token_file) status = tpv_cli_token(d->token_file, &d->token);
-    if (status == TPV_OK && d->admin_token_file) status = tpv_cli_token(d->admin_token_file, &d->admin_token);
-    d->service.token = d->token;
-    d->service.admin_token = d->admin_token;
+    if (status == TPV_OK) status = read_secrets(d);
     if (status == TPV_OK) status = open_entries(entries, count, d->service.threads);
     if (status == TPV_OK) status = tpv_service_open(&d->service, entries, (size_t)count, service);
     for (int i = 0; i < count; i++)
@@ -334,6 +377,7 @@ int main(int argc, char **argv) {
     }
     free(d.token);
     free(d.admin_token);
+    tpv_tls_files_clear(&d.tls);
     free(d.publish_roots);
     tpv_networks_clear(&d.allow_net);
     return tpv_cli_end(code);

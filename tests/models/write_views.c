@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "tools/common/cli.h"
+#include "base/small_file.h"
 #include "tpview/artifact.h"
 #include "tpview/view.h"
 
@@ -43,7 +43,7 @@ static tpv_status_t carry_out(const tpv_artifact_t *artifact, char *request) {
     options.fuse = fuse;
     char *plan = NULL;
     if (strcmp(request + plan_at, "-") != 0) {
-        TPV_TRY(tpv_cli_read(request + plan_at, PLAN_BYTES, &plan, &options.plan_length));
+        TPV_TRY(tpv_small_file_read(request + plan_at, PLAN_BYTES, false, &plan, &options.plan_length));
         options.plan = plan;
     }
     tpv_view_t *view = NULL;

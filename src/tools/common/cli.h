@@ -43,10 +43,6 @@ tpv_status_t tpv_cli_seconds(const char *option, const char *text, double *secon
  * TPV_ERR_NOT_FOUND, TPV_ERR_PERMISSION, TPV_ERR_FORMAT. */
 tpv_status_t tpv_cli_token(const char *path, char **token);
 
-/* Read a whole file of at most `limit` bytes, with a zero behind; the caller frees *text. TPV_ERR_NOT_FOUND,
- * TPV_ERR_FORMAT when it is longer, TPV_ERR_SYSTEM. */
-tpv_status_t tpv_cli_read(const char *path, size_t limit, char **text, size_t *length);
-
 /* Print and drop a JSON value, with a newline. NULL, from lack of memory or text that is not UTF-8, makes tpv_cli_end
  * fail. */
 void tpv_cli_print_json(json_t *root);

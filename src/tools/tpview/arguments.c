@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/params.h"
+#include "base/small_file.h"
 #include "tools/tpview/command.h"
 
 #define PLAN_MAX ((size_t)64 << 20)
@@ -33,6 +34,9 @@ enum {
     TTL,
     HOLD,
     TOKEN_FILE,
+    TLS_CA,
+    TLS_CERT,
+    TLS_KEY,
     JSON,
     REPAIR,
     WATCH,
@@ -63,6 +67,9 @@ static const struct option known[] = {
     [NO_SYNC] = {"no-sync", no_argument, NULL, NO_SYNC},
     [WORKERS] = {"workers", required_argument, NULL, WORKERS},
     [TOKEN_FILE] = {"token-file", required_argument, NULL, TOKEN_FILE},
+    [TLS_CA] = {"tls-ca", required_argument, NULL, TLS_CA},
+    [TLS_CERT] = {"tls-cert", required_argument, NULL, TLS_CERT},
+    [TLS_KEY] = {"tls-key", required_argument, NULL, TLS_KEY},
     [JSON] = {"json", no_argument, NULL, JSON},
     [REPAIR] = {"repair", no_argument, NULL, REPAIR},
     [WATCH] = {"watch", optional_argument, NULL, WATCH},
@@ -151,6 +158,15 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     case TOKEN_FILE:
         a->token_file = optarg;
         break;
+    case TLS_CA:
+        a->connection.tls_ca = optarg;
+        break;
+    case TLS_CERT:
+        a->connection.tls_cert = optarg;
+        break;
+    case TLS_KEY:
+        a->connection.tls_key = optarg;
+        break;
     case JSON:
         a->json = true;
         break;
@@ -212,12 +228,13 @@ double tpv_arguments_left(const tpv_arguments_t *arguments) {
 tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source) {
     *source = NULL;
     if (!arguments->source) return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR is needed");
-    TPV_TRY(tpv_source_open(arguments->source, NULL, source));
+    TPV_TRY(tpv_source_open(arguments->source, &arguments->connection, source));
     if (!arguments->token_file) return TPV_OK;
     tpv_source_close(*source);
     *source = NULL;
     TPV_TRY(tpv_cli_token(arguments->token_file, &arguments->token));
-    return tpv_source_open(arguments->source, arguments->token, source);
+    arguments->connection.token = arguments->token;
+    return tpv_source_open(arguments->source, &arguments->connection, source);
 }
 
 static tpv_status_t judge_artifact(const tpv_arguments_t *arguments) {
@@ -238,7 +255,7 @@ tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
                              arguments->options.tp_size);
     TPV_TRY(judge_artifact(arguments));
     if (!arguments->plan_path) return TPV_OK;
-    TPV_TRY(tpv_cli_read(arguments->plan_path, PLAN_MAX, &arguments->plan, &arguments->plan_length));
+    TPV_TRY(tpv_small_file_read(arguments->plan_path, PLAN_MAX, false, &arguments->plan, &arguments->plan_length));
     arguments->options.plan = arguments->plan;
     arguments->options.plan_length = arguments->plan_length;
     return TPV_OK;

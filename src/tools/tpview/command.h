@@ -10,6 +10,7 @@
 /* All that any subcommand takes; each names the ones it knows. */
 typedef struct tpv_arguments {
     const char *source, *artifact, *checkpoint, *plan_path, *token_file, *out, *net;
+    tpv_source_options_t connection;
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
@@ -35,8 +36,17 @@ void tpv_arguments_clear(tpv_arguments_t *arguments);
  * share one deadline. */
 double tpv_arguments_left(const tpv_arguments_t *arguments);
 
-/* The service of --source, which is needed. Nothing is sent yet. Reads --token-file. TPV_ERR_ARGUMENT; what
- * tpv_cli_token and tpv_source_open return. */
+/* The options of tpv_arguments_source, and what --help says of all but --source. */
+#define TPV_OPTIONS_CONNECTION "source token-file tls-ca tls-cert tls-key"
+#define TPV_HELP_CONNECTION                                                                                            \
+    "  --token-file FILE   bearer token for a service on TCP\n"                                                        \
+    "  --tls-ca FILE       with https://: who may have signed the service's certificate (default: whom this\n"         \
+    "                      host trusts)\n"                                                                             \
+    "  --tls-cert FILE, --tls-key FILE\n"                                                                              \
+    "                      with https://: our own certificate, for a service that asks for one\n"
+
+/* The service of --source, which is needed. Nothing is sent yet. Reads --token-file and the files of TLS.
+ * TPV_ERR_ARGUMENT; what tpv_cli_token and tpv_source_open return. */
 tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source);
 
 /* --tp-size and --tp-rank, and --checkpoint or --source with --artifact, are given and agree; TPV_ERR_ARGUMENT

@@ -16,7 +16,8 @@ static const char help[] =
     "Usage: tpview fetch --source ADDR --artifact NAME[@VERSION] --tp-size N --tp-rank R\n"
     "                    (--out FILE.safetensors | --null | --shared) [OPTION...]\n"
     "\n"
-    "Fetch rank R's view from the service at ADDR (unix:PATH or HOST:PORT) through a net plugin.\n"
+    "Fetch rank R's view from the service at ADDR (unix:PATH, HOST:PORT, or https://HOST:PORT\n"
+    "for TLS) through a net plugin.\n"
     "\n"
     "  --out FILE          write a safetensors file, new or in place of a regular one; it appears only when it is "
     "whole\n"
@@ -37,8 +38,8 @@ static const char help[] =
     "  --workers N         threads that compare digests and write; 0: the one that receives (default: by cores)\n"
     "  --net PLUGIN        net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
     "  --no-digests        do not compare chunk digests\n"
-    "  --no-fallback       fail when the source cannot cut the view, instead of fetching whole tensors\n"
-    "  --token-file FILE   bearer token for a service on TCP\n"
+    "  --no-fallback       fail when the source cannot cut the view, instead of fetching whole "
+    "tensors\n" TPV_HELP_CONNECTION
     "  --json              print the result as JSON; a failure as {\"error\":{\"status\",\"message\"}}\n"
     "\n"
     "Example:\n"
@@ -242,8 +243,9 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
 int tpv_command_fetch(int argc, char **argv) {
     tpv_arguments_t arguments;
     int code = tpv_arguments_parse(&arguments, argc, argv,
-                                   "source artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
-                                   "no-digests no-fallback no-sync workers shared ttl hold token-file json",
+                                   TPV_OPTIONS_CONNECTION
+                                   " artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
+                                   "no-digests no-fallback no-sync workers shared ttl hold json",
                                    NULL, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);

@@ -4,16 +4,15 @@
 #include "base/error.h"
 #include "tools/tpview/command.h"
 
-static const char help[] = "Usage: tpview ls --source ADDR [--json]\n"
-                           "\n"
-                           "List the artifacts of the service at ADDR (unix:PATH or HOST:PORT).\n"
-                           "\n"
-                           "  --token-file FILE   bearer token for a service on TCP\n"
-                           "  --deadline SECONDS  give up after that (default: none)\n"
-                           "  --json              print JSON\n"
-                           "\n"
-                           "Example:\n"
-                           "  tpview ls --source unix:/tmp/tpviewd-0.sock\n";
+static const char help[] =
+    "Usage: tpview ls --source ADDR [--json]\n"
+    "\n"
+    "List the artifacts of the service at ADDR (unix:PATH, HOST:PORT, or https://HOST:PORT for TLS).\n"
+    "\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up after that (default: none)\n"
+    "  --json              print JSON\n"
+    "\n"
+    "Example:\n"
+    "  tpview ls --source unix:/tmp/tpviewd-0.sock\n";
 
 static void print_table(const json_t *list) {
     size_t i;
@@ -52,7 +51,7 @@ static tpv_status_t list(tpv_arguments_t *arguments) {
 
 int tpv_command_ls(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json", NULL, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv, TPV_OPTIONS_CONNECTION " deadline json", NULL, help);
     if (code < 0) {
         tpv_status_t status = list(&arguments);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);

@@ -13,8 +13,7 @@ static const char help[] =
     "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md); default: the built-in\n"
     "                      plan of the model's family\n"
     "  --families          list the built-in plans and the model_types that each is for\n"
-    "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n"
-    "  --token-file FILE   bearer token for a service on TCP\n"
+    "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n" TPV_HELP_CONNECTION
     "  --deadline SECONDS  give up on the service after that (default: none)\n"
     "  --json              print JSON, with the canonical view spec\n"
     "\n"
@@ -106,7 +105,7 @@ int tpv_command_plan(int argc, char **argv) {
     tpv_arguments_t arguments;
     int code = tpv_arguments_parse(
         &arguments, argc, argv,
-        "checkpoint source artifact tp-size tp-rank plan fuse families token-file deadline json", NULL, help);
+        TPV_OPTIONS_CONNECTION " checkpoint artifact tp-size tp-rank plan fuse families deadline json", NULL, help);
     if (code < 0) {
         tpv_status_t status = plan(&arguments);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);

@@ -9,9 +9,7 @@ static const char help[] =
     "\n"
     "Have the running service at ADDR offer one more checkpoint; DIR is a path on its host. Cached exports of\n"
     "older versions of NAME are the first to go.\n"
-    "\n"
-    "  --token-file FILE   bearer token for a service on TCP\n"
-    "  --deadline SECONDS  give up after that (default: none)\n"
+    "\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up after that (default: none)\n"
     "  --json              print JSON\n"
     "\n"
     "Example:\n"
@@ -34,7 +32,7 @@ static tpv_status_t publish(tpv_arguments_t *arguments, const char *what) {
 
 int tpv_command_publish(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json",
+    int code = tpv_arguments_parse(&arguments, argc, argv, TPV_OPTIONS_CONNECTION " deadline json",
                                    "NAME@VERSION=DIR behind the options", help);
     if (code < 0) {
         tpv_status_t status = publish(&arguments, argv[arguments.first]);

@@ -6,9 +6,7 @@ static const char help[] =
     "\n"
     "Have the running service at ADDR stop offering a checkpoint. Fetches in flight end as usual; then its exports\n"
     "are freed.\n"
-    "\n"
-    "  --token-file FILE   bearer token for a service on TCP\n"
-    "  --deadline SECONDS  give up after that (default: none)\n"
+    "\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up after that (default: none)\n"
     "  --json              print JSON\n"
     "\n"
     "Example:\n"
@@ -25,7 +23,7 @@ static tpv_status_t retire(tpv_arguments_t *arguments, const char *what) {
 
 int tpv_command_retire(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "source token-file deadline json",
+    int code = tpv_arguments_parse(&arguments, argc, argv, TPV_OPTIONS_CONNECTION " deadline json",
                                    "NAME@VERSION behind the options", help);
     if (code < 0) {
         tpv_status_t status = retire(&arguments, argv[arguments.first]);
