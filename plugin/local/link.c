@@ -1,5 +1,6 @@
-/* The handshake. The sender proves itself by what only it can have: a memfd and a place in memory, both with the nonce
- * that came over the connection. The receiver proves by reading them that the kernel lets it. */
+/* The handshake. The sender proves itself by what only it can have: a memfd with an id and a place in memory with a
+ * nonce, both of which came over the connection. The id is of this comm alone; the nonce is the process's. The receiver
+ * proves by reading them that the kernel lets it. */
 #include "local/link.h"
 
 #include <errno.h>
@@ -21,8 +22,9 @@ typedef struct {
     int32_t fd; /* the shared memory, among the sender's descriptors */
     uint64_t nonce_address;
     uint8_t nonce[TPV_ID_BYTES];
+    uint8_t segment_id[TPV_ID_BYTES];
 } offer_t;
-_Static_assert(sizeof(offer_t) == 56, "no padding: it goes on the wire as it is");
+_Static_assert(sizeof(offer_t) == 72, "no padding: it goes on the wire as it is");
 
 /* What the receiver says. */
 typedef struct {
@@ -53,7 +55,7 @@ bool tpv_local_offer(tpv_device_t *device, const uint8_t *peer, tpv_message_t *m
     if (!host || memcmp(peer, host->boot_id, sizeof host->boot_id) != 0) return false;
     const uint8_t *nonce = tpv_local_nonce();
     tpv_end_t *made = nonce ? make_end() : NULL;
-    if (!made || !tpv_local_segment_make(nonce, &made->segment)) {
+    if (!made || !tpv_local_segment_make(&made->segment)) {
         TPV_NET_INFO("no shared memory for a peer on this host (%s): going over the network stack", strerror(errno));
         tpv_local_drop(made);
         return false;
@@ -64,6 +66,7 @@ bool tpv_local_offer(tpv_device_t *device, const uint8_t *peer, tpv_message_t *m
                      .nonce_address = (uintptr_t)nonce};
     memcpy(offer.boot_id, host->boot_id, sizeof offer.boot_id);
     memcpy(offer.nonce, nonce, sizeof offer.nonce);
+    memcpy(offer.segment_id, made->segment.control->id, sizeof offer.segment_id);
     message->size = sizeof offer;
     memcpy(message->bytes, &offer, sizeof offer);
     *end = made;
@@ -127,7 +130,7 @@ static tpv_end_t *take(const offer_t *offer, const char **why) {
     tpv_local_peer_watch(&end->peer, (int)offer->pid);
     *why = "it is a process of another user";
     if (tpv_local_peer_same_user(&end->peer) &&
-        tpv_local_segment_open(&end->peer, offer->fd, offer->nonce, &end->segment, why)) {
+        tpv_local_segment_open(&end->peer, offer->fd, offer->segment_id, &end->segment, why)) {
         end->mode = choose_mode(end);
         return end;
     }

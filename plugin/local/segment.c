@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -21,18 +22,18 @@ static bool map(tpv_local_segment_t *segment) {
     return true;
 }
 
-bool tpv_local_segment_make(const uint8_t *nonce, tpv_local_segment_t *segment) {
+bool tpv_local_segment_make(tpv_local_segment_t *segment) {
     *segment = (tpv_local_segment_t){.fd = memfd_create(NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING)};
     if (segment->fd < 0) return false;
     /* Sealed in size, so that no page of the mapping can go away. The mapped part gets its memory now: a lack of it
      * is an error here and would be a signal later. */
     if (ftruncate(segment->fd, (off_t)TPV_LOCAL_BYTES) == 0 &&
         fallocate(segment->fd, 0, 0, (off_t)sizeof(tpv_local_control_t)) == 0 &&
-        fcntl(segment->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 && map(segment)) {
+        fcntl(segment->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 && map(segment) &&
+        getrandom(segment->control->id, TPV_ID_BYTES, GRND_NONBLOCK) == TPV_ID_BYTES) {
         memcpy(segment->control->magic, magic, sizeof magic);
         segment->control->version = TPV_LOCAL_VERSION;
         segment->control->bytes = (uint32_t)TPV_LOCAL_BYTES;
-        memcpy(segment->control->nonce, nonce, TPV_ID_BYTES);
         return true;
     }
     int error_number = errno;
@@ -41,10 +42,10 @@ bool tpv_local_segment_make(const uint8_t *nonce, tpv_local_segment_t *segment) 
     return false;
 }
 
-static bool good(const tpv_local_segment_t *segment, const uint8_t *nonce) {
+static bool good(const tpv_local_segment_t *segment, const uint8_t *id) {
     const tpv_local_control_t *control = segment->control;
     return memcmp(control->magic, magic, sizeof magic) == 0 && control->version == TPV_LOCAL_VERSION &&
-           control->bytes == TPV_LOCAL_BYTES && memcmp(control->nonce, nonce, TPV_ID_BYTES) == 0;
+           control->bytes == TPV_LOCAL_BYTES && memcmp(control->id, id, TPV_ID_BYTES) == 0;
 }
 
 /* The object behind a descriptor of the peer, not opened: that could have effects of its own, such as a device's. */
@@ -66,7 +67,7 @@ static bool looks_right(int fd) {
            file.st_size == (off_t)TPV_LOCAL_BYTES && fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
 }
 
-bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *nonce, tpv_local_segment_t *segment,
+bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *id, tpv_local_segment_t *segment,
                             const char **why) {
     char path[64];
     *segment = (tpv_local_segment_t){.fd = -1};
@@ -84,7 +85,7 @@ bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *nonce
     /* Only a memfd has seals. */
     int seals = fcntl(segment->fd, F_GET_SEALS);
     *why = "its shared memory is not in order";
-    if (seals >= 0 && (seals & F_SEAL_SHRINK) && map(segment) && good(segment, nonce)) return true;
+    if (seals >= 0 && (seals & F_SEAL_SHRINK) && map(segment) && good(segment, id)) return true;
     tpv_local_segment_close(segment);
     return false;
 }

@@ -22,7 +22,7 @@
 #include "core/notice.h"
 #include "local/peer.h"
 
-#define TPV_LOCAL_VERSION 2
+#define TPV_LOCAL_VERSION 3
 /* Messages up to this size are complete for the sender as soon as they lie here. */
 #define TPV_LOCAL_INLINE_MAX ((size_t)4 << 10)
 #define TPV_LOCAL_INLINE_BUFFERS 256
@@ -61,7 +61,8 @@ typedef struct {
 typedef struct {
     uint8_t magic[8];
     uint32_t version, bytes;
-    uint8_t nonce[TPV_ID_BYTES];
+    /* Random: descriptors' numbers are used again, so another segment may lie where this one was. */
+    uint8_t id[TPV_ID_BYTES];
 
     /* The sender's. */
     _Alignas(TPV_LOCAL_CACHE_LINE) _Atomic uint32_t announced; /* messages in `order` */
@@ -93,12 +94,12 @@ typedef struct {
     tpv_local_control_t *control;
 } tpv_local_segment_t;
 
-/* Make one, all open, with `nonce` in it. False with errno. */
-bool tpv_local_segment_make(const uint8_t *nonce, tpv_local_segment_t *segment);
+/* Make one, all open, with a fresh id. False with errno. */
+bool tpv_local_segment_make(tpv_local_segment_t *segment);
 
-/* Open the memfd that `peer` has as `fd` and check that it is a segment with `nonce`. Nothing else that may lie there
- * is ever opened. *why: what is wrong, for a log line, when false. */
-bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *nonce, tpv_local_segment_t *segment,
+/* Open the memfd that `peer` has as `fd` and check that it is the segment with `id`, which also proves that the peer is
+ * who sent that. What cannot be a segment is never opened. *why: what is wrong, for a log line, when false. */
+bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *id, tpv_local_segment_t *segment,
                             const char **why);
 
 /* The two ends, for the following. */

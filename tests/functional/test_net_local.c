@@ -689,11 +689,11 @@ static void make_offer(const char *handle, int trap, char *greeting) {
     uint64_t namespace = space.st_ino, nonce_address = (uintptr_t)greeting;
     uint32_t pid = (uint32_t)getpid();
     int32_t fd = trap;
-    memset(greeting, 0, 108);
-    memcpy(greeting, "TPVHELLO\3\0\74\0\1", 13);
+    memset(greeting, 0, 124);
+    memcpy(greeting, "TPVHELLO\3\0\114\0\1", 13);
     memcpy(greeting + 16, handle + 16, 16);
     greeting[48] = 2;  /* the same-host transport */
-    greeting[50] = 56; /* bytes */
+    greeting[50] = 72; /* bytes */
     memcpy(greeting + 52, handle + 72, 16);
     memcpy(greeting + 68, &namespace, 8);
     memcpy(greeting + 76, &pid, 4);
@@ -715,7 +715,7 @@ static int connect_plain(const char *handle) {
 /* A file of just the right size, and one that is a FIFO, on which an open tells as well. */
 static void only_shared_memory_is_ever_opened(void **state) {
     (void)state;
-    char folder[] = "/dev/shm/tpview-test-XXXXXX", path[64], handle[NCCL_NET_HANDLE_MAXSIZE], greeting[108], event[512];
+    char folder[] = "/dev/shm/tpview-test-XXXXXX", path[64], handle[NCCL_NET_HANDLE_MAXSIZE], greeting[124], event[512];
     assert_non_null(mkdtemp(folder));
     for (int fifo = 0; fifo < 2; fifo++) {
         snprintf(path, sizeof path, "%s/%s", folder, fifo ? "fifo" : "file");
@@ -933,6 +933,71 @@ static void a_comm_moves_more_than_4_gib_through_shared_memory(void **state) {
     assert_int_equal(child_wait(child_start(move_much, NULL), 120), 0);
 }
 
+/* ---- descriptors that are used again ---- */
+
+/* The descriptor of the segment that this process made; -1: none. */
+static int find_segment(void) {
+    char path[64], name[64];
+    int found = -1;
+    for (int fd = 3; fd < 256 && found < 0; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, name, sizeof name - 1);
+        name[length > 0 ? length : 0] = '\0';
+        if (strncmp(name, "/memfd:tpview-net", 17) == 0) found = fd;
+    }
+    return found;
+}
+
+static void *connect_to(char *handle) {
+    void *comm = NULL;
+    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
+    }
+    return comm;
+}
+
+static void *accept_at(void *listener) {
+    void *comm = NULL;
+    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+    }
+    return comm;
+}
+
+/* A sender that is gone before its receiver accepts has left the number of its segment's descriptor to the next comm of
+ * its process, which must be spared: neither its messages nor its end are the late receiver's. */
+static void a_late_accept_finds_no_other_comms_memory(void **state) {
+    (void)state;
+    enum { SIZE = 100 };
+    char handles[2][NCCL_NET_HANDLE_MAXSIZE], sent[SIZE], received[SIZE], stolen[SIZE] = "";
+    void *listeners[2], *sending, *receiving = NULL;
+    int descriptors = net_open_descriptors();
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(net_listen(&net, 0, handles[i], &listeners[i]), ncclSuccess);
+    void *gone = connect_to(handles[0]);
+    int segment = find_segment();
+    assert_true(segment >= 0);
+    net.closeSend(gone);
+    void *send = connect_to(handles[1]);
+    assert_int_equal(find_segment(), segment);
+    void *late = accept_at(listeners[0]), *receive = accept_at(listeners[1]), *request;
+    net_fill(sent, SIZE, 1);
+    assert_int_equal(net_isend(&net, send, sent, SIZE, &sending), ncclSuccess);
+    assert_int_equal(net_irecv(&net, late, stolen, SIZE, &request), ncclSuccess);
+    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    net.closeRecv(late);
+    assert_int_equal(net_irecv(&net, receive, received, SIZE, &receiving), ncclSuccess);
+    assert_int_equal(net_wait_pair(&net, sending, receiving, 10, NULL), ncclSuccess);
+    assert_true(net_check(received, SIZE, 1));
+    net.closeSend(send);
+    net.closeRecv(receive);
+    for (int i = 0; i < 2; i++)
+        net.closeListen(listeners[i]);
+    assert_int_equal(net_open_descriptors(), descriptors);
+}
+
 int main(void) {
     if (getenv("TEST_IMPOSTOR")) return be_impostor(getenv("TEST_IMPOSTOR"));
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
@@ -960,6 +1025,7 @@ int main(void) {
         cmocka_unit_test(memory_that_cannot_be_read_is_copied),
         cmocka_unit_test(every_slice_of_a_message_is_in_its_place),
         cmocka_unit_test(a_main_thread_that_ends_is_no_dead_process),
+        cmocka_unit_test(a_late_accept_finds_no_other_comms_memory),
     };
     failed += cmocka_run_group_tests(faults, NULL, NULL);
     net_plugin_close(&net);
