@@ -22,12 +22,15 @@ static void on_outcome(tpv_served_fetch_t *job) {
  * lease without one, too; the mover ends it when no byte moves. */
 static tpv_status_t begin_lease(tpv_service_t *service, tpv_served_fetch_t *job) {
     const tpv_request_t *request = &job->request;
+    int64_t left = tpv_deadline_left(job->deadline);
+    if (left == 0)
+        return tpv_error_set(TPV_ERR_DEADLINE, "the fetch's deadline passed at the source before its first byte");
     tpv_selection_t selection;
     TPV_TRY(tpv_selection_make(&job->stream, &selection));
     uint64_t bytes = selection.bytes;
     tpv_selection_clear(&selection);
     tpv_lease_request_t lease = {.lease_id = request->fetch_id_text,
-                                 .ttl_ns = tpv_deadline_left(job->deadline),
+                                 .ttl_ns = left,
                                  .bytes_total = bytes,
                                  .remote_host = request->host,
                                  .remote_pid = request->pid,

@@ -87,6 +87,15 @@ def test_a_wrong_member_is_named(service, good, control, path, value, word):
     assert connection.metric("fetches_started_total") == started and connection.metric("fetches_active") == 0
 
 
+def test_a_deadline_that_passes_before_the_first_byte_is_told_as_one(service, good, control):
+    output = good["view"]["outputs"][0]
+    outputs = [{**output, "name": f"{index}.{output['name']}"} for index in range(20000)]
+    request = changed(changed(good, "view.outputs", outputs), "deadline_ms", 1)
+    status, answer = control(service).call("POST", "/v1/fetch", json.dumps(request))
+    assert answer["error"]["status"] == "deadline", answer
+    wait_for(lambda: control(service).metric("fetches_active") == 0, 10, "the end of the fetch")
+
+
 @pytest.mark.parametrize("comms, chunk", [(5, 64 << 20), (64, (4 << 20) + 1)])
 def test_staging_that_no_fetch_may_ask_for(service, good, control, comms, chunk):
     request = {**good, "handles": comms * [HANDLE], "chunk_bytes": chunk}
