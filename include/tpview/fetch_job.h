@@ -25,6 +25,14 @@ typedef struct tpv_fetch_job tpv_fetch_job_t;
 TPV_API tpv_status_t tpv_fetch_job_start(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                                          const tpv_fetch_options_t *options, void *destination, tpv_fetch_job_t **job);
 
+/*
+ * As tpv_fetch_job_start, for tpv_fetch_tensors: into tensors as an engine has laid them out. The destinations are
+ * copied; the memory that they name belongs to the job until it is done. TPV_ERR_ARGUMENT as tpv_fetch_tensors.
+ */
+TPV_API tpv_status_t tpv_fetch_job_start_tensors(tpv_source_t *source, const tpv_artifact_t *artifact,
+                                                 const tpv_view_t *view, const tpv_fetch_options_t *options,
+                                                 const tpv_destination_t *destinations, tpv_fetch_job_t **job);
+
 /* Wait until the job is done, `timeout_s` seconds at most (0: only look; negative or beyond a year: a year). Returns
  * whether it is done. */
 TPV_API bool tpv_fetch_job_wait(tpv_fetch_job_t *job, double timeout_s);

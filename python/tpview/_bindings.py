@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import (POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t,
+                    c_uint32, c_uint64, c_void_p)
 from pathlib import Path
 from typing import Optional
 
@@ -61,6 +62,12 @@ class FetchOptions(Structure):
                 ("progress", c_void_p), ("progress_user", c_void_p)]
 
 
+class Destination(Structure):
+    """tpv_destination_t"""
+
+    _fields_ = [("data", c_void_p), ("strides", c_int64 * MAX_DIMS)]
+
+
 class FetchResult(Structure):
     """tpv_fetch_result_t"""
 
@@ -71,7 +78,8 @@ class FetchResult(Structure):
 
 STRUCTURES = {"tpv_tensor_t": Tensor, "tpv_plan_options_t": PlanOptions, "tpv_output_t": Output,
               "tpv_view_stats_t": ViewStats, "tpv_source_options_t": SourceOptions,
-              "tpv_fetch_options_t": FetchOptions, "tpv_fetch_result_t": FetchResult}
+              "tpv_fetch_options_t": FetchOptions, "tpv_destination_t": Destination,
+              "tpv_fetch_result_t": FetchResult}
 
 STATUS = c_int  # tpv_status_t
 
@@ -133,6 +141,8 @@ PROTOTYPES = [
     ("tpv_source_retire", STATUS, [c_void_p, c_char_p, c_double]),
     # tpv_status_t tpv_fetch_job_start(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view, const tpv_fetch_options_t *options, void *destination, tpv_fetch_job_t **job);
     ("tpv_fetch_job_start", STATUS, [c_void_p, c_void_p, c_void_p, POINTER(FetchOptions), c_void_p, POINTER(c_void_p)]),
+    # tpv_status_t tpv_fetch_job_start_tensors(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view, const tpv_fetch_options_t *options, const tpv_destination_t *destinations, tpv_fetch_job_t **job);
+    ("tpv_fetch_job_start_tensors", STATUS, [c_void_p, c_void_p, c_void_p, POINTER(FetchOptions), POINTER(Destination), POINTER(c_void_p)]),
     # bool tpv_fetch_job_wait(tpv_fetch_job_t *job, double timeout_s);
     ("tpv_fetch_job_wait", c_bool, [c_void_p, c_double]),
     # void tpv_fetch_job_progress(const tpv_fetch_job_t *job, uint64_t *bytes_done, uint64_t *bytes_total);
@@ -206,4 +216,4 @@ def take_text(pointer: c_void_p) -> str:
 _libc = ctypes.CDLL(None)
 _libc.free.restype, _libc.free.argtypes = None, [c_void_p]
 
-__all__ = ["FetchOptions", "FetchResult", "PlanOptions", "byref", "check", "library", "take_text"]
+__all__ = ["Destination", "FetchOptions", "FetchResult", "PlanOptions", "byref", "check", "library", "take_text"]

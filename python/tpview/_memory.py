@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Any, NamedTuple, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
+from ._bindings import Destination
+from .dtypes import ML_DTYPES, NUMPY, TORCH
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .plan import Output, Plan
 
 ADDRESS_LIMIT = 1 << (8 * ctypes.sizeof(ctypes.c_void_p))
 
@@ -63,3 +68,79 @@ def memory_of(destination: Union[Any, Tuple[int, int, Any]], needed: int) -> Mem
     if memory.bytes < needed:
         raise UsageError(f"the destination has {memory.bytes} bytes, the plan needs {needed}", stage="fetch")
     return memory
+
+
+class Tensors(NamedTuple):
+    """A destination for each output of a plan, in its order; `owners` keep them alive and in place."""
+
+    table: Any  # an array of Destination
+    owners: List[Any]
+
+
+def _strided(tensor: Any, name: str) -> Tuple[str, Sequence[int], int, Sequence[int]]:
+    """(dtype as the tensor's library calls it, shape, address of its first element, strides in elements)."""
+    if hasattr(tensor, "data_ptr") and hasattr(tensor, "stride"):
+        if tensor.device.type != "cpu":
+            raise UsageError(f"{name}: a destination on {tensor.device}: expected a CPU tensor", stage="fetch", tensor=name)
+        return str(tensor.dtype), tensor.shape, tensor.data_ptr(), tensor.stride()
+    interface = getattr(tensor, "__array_interface__", None)
+    if interface is None:
+        raise UsageError(f"{name}: a destination of type {type(tensor).__name__}: expected a CPU torch tensor or a numpy "
+                         "array", stage="fetch", tensor=name)
+    address, readonly = interface["data"]
+    if readonly:
+        raise UsageError(f"{name}: the destination is read-only", stage="fetch", tensor=name)
+    size = tensor.dtype.itemsize
+    if any(stride % size for stride in tensor.strides):
+        raise UsageError(f"{name}: strides of {tensor.strides} bytes are no whole elements", stage="fetch", tensor=name)
+    if not tensor.dtype.isnative:
+        raise UsageError(f"{name}: a destination in another byte order", stage="fetch", tensor=name)
+    return str(tensor.dtype), tensor.shape, address, [stride // size for stride in tensor.strides]
+
+
+def _destination(output: "Output", tensor: Any) -> Destination:
+    name = output.name
+    dtype, shape, address, strides = _strided(tensor, name)
+    known = (f"torch.{TORCH.get(output.dtype)}", NUMPY.get(output.dtype), ML_DTYPES.get(output.dtype))
+    if dtype not in known or tuple(shape) != output.shape:
+        raise UsageError(f"{name}: the destination is {dtype} {list(shape)}, the plan's output {output.dtype} "
+                         f"{list(output.shape)}", stage="fetch", tensor=name)
+    made = Destination(address if output.bytes else None)
+    for dim, stride in enumerate(strides):
+        if output.shape[dim] > 1 and not -(1 << 63) <= stride < 1 << 63:
+            raise UsageError(f"{name}: stride {stride}", stage="fetch", tensor=name)
+        made.strides[dim] = stride
+    return made
+
+
+def _check_apart(plan: "Plan", table: Any) -> None:
+    """Dense destinations must not overlap; strided ones may lie between each other, which is the caller's to know."""
+    dense = []
+    for index, output in enumerate(plan.outputs.values()):
+        expected = 1
+        for dim in reversed(range(len(output.shape))):
+            if output.shape[dim] > 1 and table[index].strides[dim] != expected:
+                break
+            expected *= output.shape[dim]
+        else:
+            if output.bytes:
+                dense.append((table[index].data, output))
+    dense.sort(key=lambda item: item[0])
+    for (begin, output), (next_begin, other) in zip(dense, dense[1:]):
+        if begin + output.bytes > next_begin:
+            raise UsageError(f"the destinations of {output.name} and {other.name} overlap", stage="fetch", tensor=other.name)
+
+
+def tensors_of(destinations: Mapping[str, Any], plan: "Plan") -> Tensors:
+    """The memory of a mapping from each output's name to a writable CPU torch tensor or numpy array of its dtype and shape,
+    with any strides. Raises UsageError naming the tensor."""
+    unknown = [name for name in destinations if name not in plan.outputs]
+    missing = [name for name in plan.outputs if name not in destinations]
+    if missing or unknown:
+        raise UsageError(f"{missing[0]}: the plan has this output and `into` does not" if missing else
+                         f"{unknown[0]}: the plan has no such output", stage="fetch", tensor=(missing or unknown)[0])
+    table = (Destination * max(len(plan.outputs), 1))()
+    for index, (name, output) in enumerate(plan.outputs.items()):
+        table[index] = _destination(output, destinations[name])
+    _check_apart(plan, table)
+    return Tensors(table, list(destinations.values()))

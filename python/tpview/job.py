@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ._bindings import FetchOptions, FetchResult, byref, check, library
 from ._handle import Handle
-from ._memory import Memory
+from ._memory import Memory, Tensors
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -52,15 +52,17 @@ class Job:
     `with`, cancels what is not done and returns when the memory is free again. wait and cancel may be called from any
     thread."""
 
-    def __init__(self, source: "Source", connection: Any, plan: "Plan", options: FetchOptions, memory: Memory,
-                 buffer: Any):
+    def __init__(self, source: "Source", connection: Any, plan: "Plan", options: FetchOptions,
+                 memory: Union[Memory, Tensors], buffer: Any):
         self.plan, self.buffer = plan, buffer
         self._source = source
-        self._memory: Optional[Memory] = memory
+        self._memory: Union[Memory, Tensors, None] = memory
         self._result: Optional[Result] = None
         pointer = ctypes.c_void_p()
-        status = library().tpv_fetch_job_start(connection.pointer, plan.manifest._handle.pointer, plan._handle.pointer,
-                                               byref(options), memory.pointer, byref(pointer))
+        start, where = ((library().tpv_fetch_job_start_tensors, memory.table) if isinstance(memory, Tensors) else
+                        (library().tpv_fetch_job_start, memory.pointer))
+        status = start(connection.pointer, plan.manifest._handle.pointer, plan._handle.pointer, byref(options), where,
+                       byref(pointer))
         if status:
             source._give_back(connection, reusable=True)
         check(status, stage="fetch", peer=source.address)

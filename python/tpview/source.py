@@ -8,11 +8,11 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 from ._bindings import FetchOptions, SourceOptions, byref, check, library, take_text
 from ._handle import Handle
-from ._memory import allocate, memory_of
+from ._memory import allocate, memory_of, tensors_of
 from .errors import NotFoundError, UsageError
 from .job import Job
 from .layout import Layout
@@ -155,7 +155,9 @@ class Source:
         """Begin to fetch the dense form of `plan` and return at once.
 
         into:        where to: an object with a writable C-contiguous buffer, a contiguous CPU torch tensor, or
-                     (pointer, bytes, keep_alive), with at least plan.bytes bytes. None: new memory, as job.buffer.
+                     (pointer, bytes, keep_alive), with at least plan.bytes bytes, for the dense form; or a mapping with
+                     a CPU torch tensor or numpy array for each output, of its dtype and shape and with any strides,
+                     whose elements are written as they arrive. None: new memory, as job.buffer.
         deadline:    seconds from now for the whole fetch; None: none.
         comms:       parallel comms, 1 to 64; 0: TPVIEW_COMMS.
         chunk_bytes: 4 KiB to 64 MiB; 0: TPVIEW_CHUNK_BYTES.
@@ -172,6 +174,8 @@ class Source:
             raise UsageError(f"a deadline of {deadline} s: expected more than 0", stage="fetch")
         if into is None:
             buffer, memory = allocate(plan.bytes)
+        elif isinstance(into, Mapping):
+            buffer, memory = into, tensors_of(into, plan)
         else:
             buffer, memory = into, memory_of(into, plan.bytes)
         options = FetchOptions(net.encode() if net else None, comms, chunk_bytes, 0, not digests, False, not fallback,

@@ -18,7 +18,9 @@ struct tpv_fetch_job {
     const tpv_view_t *view;
     tpv_fetch_options_t options;
     char *net;
-    void *destination;
+    tpv_sink_t memory; /* one of these two is the sink */
+    tpv_scatter_sink_t scatter;
+    tpv_destination_t *destinations; /* NULL: `memory` is */
     int64_t deadline;
     uint64_t bytes_total;
     pthread_t thread;
@@ -46,9 +48,9 @@ static bool note_progress(void *user, uint64_t bytes_done, uint64_t bytes_total)
 static void *run(void *argument) {
     tpv_fetch_job_t *job = argument;
     tpv_fetch_result_t result = {0};
-    tpv_sink_t sink = tpv_sink_memory(job->destination);
+    tpv_sink_t *sink = job->destinations ? &job->scatter.sink : &job->memory;
     tpv_status_t status =
-        tpv_fetch_into(job->source, job->artifact, job->view, &job->options, job->deadline, &sink, &result);
+        tpv_fetch_into(job->source, job->artifact, job->view, &job->options, job->deadline, sink, &result);
     pthread_mutex_lock(&job->lock);
     job->status = status;
     job->result = result;
@@ -70,8 +72,16 @@ static tpv_status_t make_locks(tpv_fetch_job_t *job) {
     return TPV_OK;
 }
 
-tpv_status_t tpv_fetch_job_start(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
-                                 const tpv_fetch_options_t *options, void *destination, tpv_fetch_job_t **job) {
+static void free_job(tpv_fetch_job_t *job) {
+    if (!job) return;
+    free(job->destinations);
+    free(job->net);
+    free(job);
+}
+
+/* A job that has all but its sink and its thread. */
+static tpv_status_t make_job(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                             const tpv_fetch_options_t *options, tpv_fetch_job_t **job) {
     *job = NULL;
     if (options->progress)
         return tpv_error_set(TPV_ERR_ARGUMENT, "a job has no progress callback: ask tpv_fetch_job_progress");
@@ -89,25 +99,54 @@ tpv_status_t tpv_fetch_job_start(tpv_source_t *source, const tpv_artifact_t *art
     made->options.net = made->net = net;
     made->options.progress = note_progress;
     made->options.progress_user = made;
-    made->destination = destination;
     made->deadline = tpv_fetch_deadline(options);
     made->bytes_total = tpv_view_stats(view).bytes;
-    tpv_status_t status = make_locks(made);
-    if (status != TPV_OK) goto free_job;
-    int error = pthread_create(&made->thread, NULL, run, made);
-    if (error) {
-        status = tpv_error_set_errno(TPV_ERR_SYSTEM, error, "cannot start a thread for a fetch");
-        goto destroy_locks;
-    }
     *job = made;
     return TPV_OK;
+}
 
-destroy_locks:
-    pthread_cond_destroy(&made->ended);
-    pthread_mutex_destroy(&made->lock);
-free_job:
-    free(net);
-    free(made);
+/* Begin what make_job and a sink have made ready; frees it on an error. */
+static tpv_status_t begin(tpv_fetch_job_t *made, tpv_fetch_job_t **job) {
+    tpv_status_t status = make_locks(made);
+    if (status == TPV_OK) {
+        int error = pthread_create(&made->thread, NULL, run, made);
+        if (error) {
+            status = tpv_error_set_errno(TPV_ERR_SYSTEM, error, "cannot start a thread for a fetch");
+            pthread_cond_destroy(&made->ended);
+            pthread_mutex_destroy(&made->lock);
+        }
+    }
+    if (status == TPV_OK)
+        *job = made;
+    else
+        free_job(made);
+    return status;
+}
+
+tpv_status_t tpv_fetch_job_start(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                                 const tpv_fetch_options_t *options, void *destination, tpv_fetch_job_t **job) {
+    tpv_fetch_job_t *made = NULL;
+    *job = NULL;
+    TPV_TRY(make_job(source, artifact, view, options, &made));
+    made->memory = tpv_sink_memory(destination);
+    return begin(made, job);
+}
+
+tpv_status_t tpv_fetch_job_start_tensors(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
+                                         const tpv_fetch_options_t *options, const tpv_destination_t *destinations,
+                                         tpv_fetch_job_t **job) {
+    tpv_fetch_job_t *made = NULL;
+    *job = NULL;
+    TPV_TRY(make_job(source, artifact, view, options, &made));
+    size_t count = tpv_view_output_count(view);
+    made->destinations = calloc(count + 1, sizeof *destinations);
+    tpv_status_t status = TPV_OK;
+    if (!made->destinations)
+        status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the destinations of %zu tensors", count);
+    if (status == TPV_OK && count > 0) memcpy(made->destinations, destinations, count * sizeof *destinations);
+    if (status == TPV_OK) status = tpv_sink_scatter(view, made->destinations, &made->scatter);
+    if (status == TPV_OK) return begin(made, job);
+    free_job(made);
     return status;
 }
 
@@ -148,6 +187,5 @@ void tpv_fetch_job_free(tpv_fetch_job_t *job) {
     pthread_join(job->thread, NULL);
     pthread_cond_destroy(&job->ended);
     pthread_mutex_destroy(&job->lock);
-    free(job->net);
-    free(job);
+    free_job(job);
 }

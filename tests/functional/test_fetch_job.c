@@ -133,10 +133,40 @@ static void a_callback_is_refused(void **state) {
     assert_null(job);
 }
 
+static void tensors_need_a_destination_that_can_be(void **state) {
+    fixture_t *f = *state;
+    tpv_fetch_job_t *job = NULL;
+    tpv_fetch_options_t options = {0};
+    tpv_destination_t nowhere = {.strides = {1}}, one_place = {.data = f->destination};
+    assert_int_equal(tpv_fetch_job_start_tensors(f->source, f->artifact, f->view, &options, &nowhere, &job),
+                     TPV_ERR_ARGUMENT);
+    assert_null(job);
+    assert_int_equal(tpv_fetch_job_start_tensors(f->source, f->artifact, f->view, &options, &one_place, &job),
+                     TPV_ERR_ARGUMENT);
+    assert_null(job);
+}
+
+static void destinations_are_copied(void **state) {
+    fixture_t *f = *state;
+    tpv_fetch_job_t *job = NULL;
+    tpv_fetch_options_t options = {0};
+    tpv_destination_t *destination = malloc(sizeof *destination);
+    *destination = (tpv_destination_t){.data = f->destination, .strides = {1}};
+    assert_int_equal(tpv_fetch_job_start_tensors(f->source, f->artifact, f->view, &options, destination, &job), TPV_OK);
+    free(destination);
+    tpv_fetch_job_cancel(job);
+    assert_true(tpv_fetch_job_wait(job, 60));
+    tpv_fetch_result_t result;
+    assert_int_equal(tpv_fetch_job_result(job, &result), TPV_ERR_CANCELLED);
+    tpv_fetch_job_free(job);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_deadline_ends_it_and_the_message_is_told_to_this_thread, setup, teardown),
         cmocka_unit_test_setup_teardown(cancelling_ends_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(tensors_need_a_destination_that_can_be, setup, teardown),
+        cmocka_unit_test_setup_teardown(destinations_are_copied, setup, teardown),
         cmocka_unit_test_setup_teardown(freeing_a_running_one_ends_it, setup, teardown),
         cmocka_unit_test_setup_teardown(any_number_of_threads_wait, setup, teardown),
         cmocka_unit_test_setup_teardown(a_callback_is_refused, setup, teardown),

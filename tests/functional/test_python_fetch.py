@@ -73,6 +73,47 @@ def test_ranks_get_their_slices(source, tiny, rank):
         numpy.testing.assert_array_equal(got[name], wanted, err_msg=name)
 
 
+def test_tensors_of_the_caller_are_filled_where_they_lie(source, tiny):
+    """Transposed, reversed, every second element, and one dense; nothing between the elements is touched."""
+    values = values_of(tiny("qwen3-float32"))
+    names = ["model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight", "model.norm.weight",
+             "model.layers.0.self_attn.q_norm.weight"]
+    shapes = [values[name].shape for name in names]
+    plan = source.plan("qwen3@1", tpview.Layout.slices([(name, "F32", shape, [tpview.Slice(name, shape)])
+                                                        for name, shape in zip(names, shapes)]))
+    memory = [numpy.full(shapes[0][::-1], 7, numpy.float32), numpy.full(shapes[1], 7, numpy.float32),
+              numpy.full(2 * shapes[2][0], 7, numpy.float32), numpy.full(shapes[3], 7, numpy.float32)]
+    into = dict(zip(names, (memory[0].T, memory[1][::-1], memory[2][::2], memory[3])))
+    with source.fetch(plan, into=into, deadline=30, chunk_bytes=4096) as job:
+        job.wait()
+    for name in names:
+        numpy.testing.assert_array_equal(into[name], values[name], err_msg=name)
+    assert (memory[2][1::2] == 7).all()
+
+
+def test_tensors_that_do_not_fit_are_refused_before_anything_moves(source):
+    manifest = source.manifest("qwen3@1")
+    names = ["model.norm.weight", "model.layers.0.input_layernorm.weight"]
+    shape = manifest[names[0]].shape
+    plan = manifest.plan(tpview.Layout.slices([(name, "F32", shape, [tpview.Slice(name, shape)]) for name in names]))
+    block = numpy.zeros((2, *shape), numpy.float32)
+    good = dict(zip(names, block))
+    frozen = numpy.zeros(shape, numpy.float32)
+    frozen.setflags(write=False)
+    for wrong, words in [({names[0]: good[names[0]]}, "does not"), ({**good, "x": block[0]}, "no such output"),
+                         ({**good, names[1]: block[0].astype(numpy.float64)}, "float64"),
+                         ({**good, names[1]: block[:, :1]}, "F32"), ({**good, names[1]: block[0]}, "overlap"),
+                         ({**good, names[1]: frozen}, "read-only"), ({**good, names[1]: [1.0]}, "type list"),
+                         ({**good, names[1]: block[0].astype(">f4")}, "F32|byte order")]:
+        with pytest.raises(tpview.UsageError, match=words):
+            source.fetch(plan, into=wrong)
+    with pytest.raises(tpview.Error, match="stride 0"):
+        source.fetch(plan, into={**good, names[1]: numpy.lib.stride_tricks.as_strided(block[1], shape, (0,))})
+    with source.fetch(plan, into=good, deadline=30) as job:
+        job.wait()
+    assert (block != 0).any()
+
+
 def test_slices_given_one_by_one(source, tiny):
     values = values_of(tiny("qwen3-float32"))["model.layers.0.mlp.up_proj.weight"]
     rows, columns = values.shape
