@@ -81,7 +81,8 @@ def _loader_class() -> type:
             with connect(self.options.get("source"), timeout=self.options.get("timeout", 30.0),
                          **{name: self.options.get(name) for name in _CONNECTION}) as source:
                 done = load_weight_remote(model, source, self.options["artifact"], group=get_tp_group().cpu_group,
-                                          load_weights=load_weights, deadline=self.options.get("deadline"))
+                                          load_weights=load_weights, deadline=self.options.get("deadline"),
+                                          staging="none")
             # As vLLM's own loader does: a parameter that nothing was loaded into is an error, but for quantised models.
             missing = sorted(set(dict(model.named_parameters())) - loaded)
             if loaded and missing and not model_config.quantization:

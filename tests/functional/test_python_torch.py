@@ -172,16 +172,18 @@ def shard(values: dict, rank: int, size: int) -> dict:
     return {name: cut(name, tensor) for name, tensor in values.items()}
 
 
-def test_a_dict_of_tensors_is_filled(source, tiny):
+@pytest.mark.parametrize("staging", ["host", "none"])
+def test_a_dict_of_tensors_is_filled(source, tiny, staging):
     wanted = values_of(tiny("qwen3"))
     model = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
-    loaded = tpview.torch.load_weight_remote(model, source, "qwen3@1", deadline=30)
+    loaded = tpview.torch.load_weight_remote(model, source, "qwen3@1", deadline=30, staging=staging)
     assert loaded.label == "qwen3@1" and set(loaded.stages) == {"plan", "fetch", "agree", "install"}
     for name, tensor in wanted.items():
         assert torch.equal(model[name], tensor), name
 
 
-def test_a_fused_loader_is_followed_without_a_rule(source, tiny):
+@pytest.mark.parametrize("staging", ["host", "none"])
+def test_a_fused_loader_is_followed_without_a_rule(source, tiny, staging):
     """Rank 1 of 2 of an engine that fuses q, k, v and leaves out the head."""
     wanted = values_of(tiny("qwen3"))
     size, rank = 2, 1
@@ -200,7 +202,7 @@ def test_a_fused_loader_is_followed_without_a_rule(source, tiny):
             model[layer + "self_attn.qkv"].narrow(0, offsets[part], share[part]).copy_(
                 tensor.narrow(0, rank * share[part], share[part]))
 
-    loaded = tpview.torch.load_weight_remote(model, source, "qwen3@1", load_weights=load_weights, deadline=30)
+    loaded = tpview.torch.load_weight_remote(model, source, "qwen3@1", load_weights=load_weights, deadline=30, staging=staging)
     assert loaded.result.needed_bytes == sum(tensor.nbytes for tensor in model.values()) and not loaded.whole
     for layer in layers:
         parts = [wanted[layer + f"{part}_proj.weight"].chunk(size)[rank] for part in "qkv"]
@@ -210,6 +212,39 @@ def test_a_fused_loader_is_followed_without_a_rule(source, tiny):
         update(model, source, "qwen3", version=1, load_weights=load_weights)
     assert update(model, source, "qwen3", version=1, load_weights=load_weights, recorded=loaded.recorded,
                   deadline=30).recorded is loaded.recorded
+
+
+def test_without_staging_only_what_must_be_is_copied(source, tiny, monkeypatch):
+    """A transposed parameter and a part of one are written where they lie; two outputs for one storage are not, and the
+    one that the model's loader writes last is what remains."""
+    wanted = values_of(tiny("qwen3"))
+    up, norm, other = "model.layers.0.mlp.up_proj.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight"
+    rows, columns = wanted[up].shape
+    model = {"up": torch.zeros(columns, rows, dtype=torch.bfloat16), "norm": torch.zeros_like(wanted[norm])}
+
+    def load_weights(tensors):
+        for name, tensor in tensors:
+            if name == up:
+                model["up"].t()[:rows // 2].copy_(tensor[rows // 2:])
+            elif name in (norm, other):
+                model["norm"].copy_(tensor)
+
+    into = []
+    fetch = source.fetch
+    monkeypatch.setattr(source, "fetch", lambda plan, **options: into.append(options["into"]) or fetch(plan, **options))
+    loaded = tpview.torch.load_weight_remote(model, source, "qwen3@1", load_weights=load_weights, deadline=30, staging="none")
+    assert torch.equal(model["up"].t()[:rows // 2], wanted[up][rows // 2:]) and not model["up"].t()[rows // 2:].any()
+    last = [copy.tensor for copy in loaded.recorded.copies if copy.parameter == "norm"][-1]
+    assert torch.equal(model["norm"], wanted[last])
+    memory = {tensor.untyped_storage().data_ptr() for tensor in into[0].values()}
+    assert len(into[0]) == 3 and model["up"].data_ptr() in memory and model["norm"].data_ptr() not in memory
+
+
+def test_an_update_is_never_without_staging(source):
+    with pytest.raises(tpview.UsageError):
+        tpview.torch.update_weight_remote({}, source, "qwen3", version=1, staging="none")
+    with pytest.raises(tpview.UsageError):
+        tpview.torch.load_weight_remote({}, source, "qwen3@1", staging="device")
 
 
 def test_models_that_do_not_fit_are_refused_and_stay_as_they_were(source, tiny):

@@ -83,6 +83,14 @@ class Recorded:
             raise PlanError("the loader asked for no tensor of the artifact", stage="plan")
         return Layout.slices(outputs, rank=rank, size=size)
 
+    def places(self, parameters: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+        """Where the first copy of each slice of layout() goes: a view of a parameter for each output's name. PlanError
+        for a parameter that is not there any more or smaller."""
+        names, places = self.sources(), {}
+        for copy in self.copies:
+            places.setdefault(names[copy.tensor, copy.source], _place(copy, parameters))
+        return places
+
     def install(self, fetched: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor],
                 load_weights: Optional[Loader] = None) -> None:
         """Copy fetched outputs (tensors() of a plan of layout()) to where the loader would have; then give `load_weights`
@@ -94,9 +102,14 @@ class Recorded:
         pairs = [(_place(copy, parameters), fetched[names[copy.tensor, copy.source]]) for copy in self.copies]
         with torch.no_grad():
             for destination, values in pairs:
-                destination.copy_(values)
+                if not _same_place(destination, values):
+                    destination.copy_(values)
         if self.whole:
             load_weights((name, fetched[name]) for name in self.whole)
+
+
+def _same_place(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.device == b.device
 
 
 def _place(copy: Copy, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -18,7 +18,7 @@ from ..plan import Plan
 from ..source import Source, connect
 from .group import agree, rank_and_size, same
 from .record import Loader, Recorded, record
-from .tensors import dtype_name, empty, tensors
+from .tensors import dtype_name, dtype_of, empty, tensors
 
 __all__ = ["Loaded", "load_weight_remote", "update_weight_remote"]
 
@@ -49,7 +49,7 @@ class Loaded:
 def load_weight_remote(model: Model, source: Union[Source, str], artifact: str, *, version: Union[str, int, None] = None,
                        group: Optional[Any] = None, layout: Optional[Layout] = None,
                        load_weights: Optional[Loader] = None, recorded: Optional[Recorded] = None,
-                       deadline: Optional[float] = None, strict: bool = True) -> Loaded:
+                       deadline: Optional[float] = None, strict: bool = True, staging: str = "host") -> Loaded:
     """Fill the parameters of `model` in place with this rank's share of an artifact.
 
     model:        a module, or a dict of name -> tensor: CPU tensors or DTensors, of which the local shard is filled.
@@ -64,13 +64,19 @@ def load_weight_remote(model: Model, source: Union[Source, str], artifact: str, 
     recorded:     what an earlier call returned for a model of the same class, rank and size and the same index.
     deadline:     seconds for the fetch; votes of the group wait as long as the group's own time-out.
     strict:       every parameter must get a value.
+    staging:      "host": host memory of this rank's share is taken until the call ends, and nothing of the model changes
+                  before every rank has fetched and verified all of its share; then all ranks switch, and when any rank
+                  fails, every rank raises and the old weights stay. "none": bytes go straight into CPU parameters as
+                  they arrive, without a copy and without memory but for what the loader takes whole and for parameters
+                  of another device; when any rank fails, every rank raises and the weights of all are to be loaded anew.
 
-    Host memory of this rank's share is taken for staging until the call ends. Nothing of the model changes before every
-    rank has fetched and verified all of its share; then all ranks switch. When any rank fails, every rank raises and the
-    old weights stay. Raises PlanError for names, shapes and dtypes that do not fit, and what Job.wait raises."""
+    Raises PlanError for names, shapes and dtypes that do not fit (nothing has changed then), and what Job.wait raises."""
+    if staging not in ("host", "none"):
+        raise UsageError(f"staging={staging!r}: expected \"host\" or \"none\"", stage="plan")
     mine = connect(source) if isinstance(source, str) else None
     try:
-        return _load(model, mine or source, artifact, version, group, layout, load_weights, recorded, deadline, strict)
+        return _load(model, mine or source, artifact, version, group, layout, load_weights, recorded, deadline, strict,
+                     staging)
     finally:
         if mine:
             mine.close()
@@ -82,6 +88,9 @@ def update_weight_remote(model: Model, source: Union[Source, str], artifact: str
     ranks have the new ones whole and verified. `options` are load_weight_remote's; a model with a loader of its own needs
     `recorded` from its first load, as recording may write to parameters. The switch itself copies parameter by parameter:
     pause generation around it, or call this where no forward pass runs."""
+    if options.get("staging", "host") != "host":
+        raise UsageError("an update keeps the old weights until all ranks have the new ones: it needs staging=\"host\"",
+                         stage="plan")
     if options.get("load_weights") is not None and options.get("recorded") is None:
         raise UsageError("update_weight_remote of a model with a loader wants the slices that its first load recorded",
                          stage="plan")
@@ -100,11 +109,12 @@ class _Stages(dict):
 @dataclass
 class _Prepared:
     plan: Plan
-    install: Callable[[Mapping[str, torch.Tensor]], None]
+    places: Mapping[str, torch.Tensor]  # where outputs of the plan go
+    install: Callable[[Mapping[str, torch.Tensor]], None]  # of all outputs; those that are in their place already stay
     recorded: Optional[Recorded]
 
 
-def _load(model, source, artifact, version, group, layout, load_weights, recorded, deadline, strict) -> Loaded:
+def _load(model, source, artifact, version, group, layout, load_weights, recorded, deadline, strict, staging) -> Loaded:
     stages = _Stages()
     rank, size = rank_and_size(group)
     prepared: Optional[_Prepared] = None
@@ -121,10 +131,9 @@ def _load(model, source, artifact, version, group, layout, load_weights, recorde
     stages.timed("agree", lambda: same("artifact and plan", _identity(manifest, layout, size), group))
 
     try:
-        staging = empty(prepared.plan)
-        with source.fetch(prepared.plan, into=staging, deadline=deadline) as job:
+        memory, fetched = _destination(prepared, staging)
+        with source.fetch(prepared.plan, into=memory, deadline=deadline) as job:
             result = stages.timed("fetch", job.wait)
-        fetched = tensors(prepared.plan, staging)
     except Exception as caught:
         error = caught
     stages.timed("agree", lambda: agree(error, group))
@@ -135,6 +144,39 @@ def _load(model, source, artifact, version, group, layout, load_weights, recorde
              rank, size, result.label, result.needed_bytes, result.seconds, result.gigabytes_per_second, source.address,
              result.export, result.wire_bytes / result.needed_bytes if result.needed_bytes else 1.0, len(whole))
     return Loaded(result.label, manifest.bytes, result, dict(stages), whole, prepared.recorded)
+
+
+def _destination(prepared: _Prepared, staging: str) -> tuple:
+    """(what to fetch into, the outputs and aliases as tensors, to be read once the fetch has ended)."""
+    plan = prepared.plan
+    if staging == "host":
+        memory = empty(plan)
+        return memory, tensors(plan, memory)
+    places = _in_place(prepared.places)
+    into = {name: places[name] if name in places else torch.empty(output.shape, dtype=dtype_of(output.dtype, name))
+            for name, output in plan.outputs.items()}
+    return into, {**into, **{name: into[target] for name, target in plan.aliases.items()}}
+
+
+def _extent(tensor: torch.Tensor) -> tuple:
+    """(begin, end) of its elements in memory, with what lies between them."""
+    spans = [(size - 1) * stride * tensor.itemsize for size, stride in zip(tensor.shape, tensor.stride())]
+    return (tensor.data_ptr() + sum(min(span, 0) for span in spans),
+            tensor.data_ptr() + sum(max(span, 0) for span in spans) + tensor.itemsize)
+
+
+def _in_place(places: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+    """Those that may be written to in any order, element by element: in memory of the host, each element once, and none
+    that might share one with another (tied weights; a loader that writes twice means its last values)."""
+    fit = {name: tensor for name, tensor in places.items() if tensor.device.type == "cpu" and tensor.numel() > 0 and
+           not any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride()))}
+    shared, last, last_end = set(), "", 0
+    for (begin, end), name in sorted((_extent(tensor), name) for name, tensor in fit.items()):
+        if begin < last_end:
+            shared |= {last, name}
+        if end > last_end:
+            last, last_end = name, end
+    return {name: tensor for name, tensor in fit.items() if name not in shared}
 
 
 def _identity(manifest: Manifest, layout: Optional[Layout], size: int) -> tuple:
@@ -149,16 +191,19 @@ def _prepare(model, manifest, layout, load_weights, recorded, rank, size, strict
     if layout is None and load_weights is not None:
         recorded = recorded or record(load_weights, manifest, parameters)
         plan = manifest.plan(recorded.layout(manifest, rank=rank, size=size))
-        return _Prepared(plan, lambda fetched: recorded.install(fetched, parameters, load_weights), recorded)
+        places = recorded.places(parameters)
+        return _Prepared(plan, places, lambda fetched: recorded.install(fetched, parameters, load_weights), recorded)
     plan = manifest.plan(layout or Layout.tp(rank, size))
     pairs = _match(plan, parameters, strict)
 
     def install(fetched: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in pairs.items():
-                parameter.copy_(fetched[name])
+                if fetched[name] is not parameter:
+                    parameter.copy_(fetched[name])
 
-    return _Prepared(plan, install, None)
+    places = {name: parameter for name, parameter in pairs.items() if name in plan.outputs}
+    return _Prepared(plan, places, install, None)
 
 
 def _local_tensors(model: Model) -> Dict[str, torch.Tensor]:
