@@ -9,7 +9,10 @@
 
 #include <cmocka.h>
 
+#include "artifact/artifact.h"
+#include "base/clock.h"
 #include "common/view_fixture.h"
+#include "view/chunk_table.h"
 
 #define MAX_PIECES 64
 #define MAX_ELEMENTS 4096
@@ -194,6 +197,37 @@ static const struct {
              {TPV_DTYPE_F64, "F64", 8},
              {TPV_DTYPE_BF16, "BF16", 2}};
 
+/* Every chunk that is told to be one run or zeros is; and each that can be told to be one run, is. */
+static void check_chunks(const tpv_view_t *view, const tpv_artifact_t *artifact, const char *expected,
+                         uint32_t length) {
+    tpv_chunk_table_t table;
+    uint64_t gathered = 0;
+    assert_int_equal(tpv_chunk_table_make(view, artifact, length, TPV_DEADLINE_NEVER, &table), TPV_OK);
+    assert_int_equal(table.count, (table.bytes + length - 1) / length);
+    for (uint64_t i = 0; i < table.count; i++) {
+        const tpv_chunk_source_t *source = &table.sources[i];
+        const char *bytes = expected + i * length;
+        uint64_t size = table.bytes - i * length < length ? table.bytes - i * length : length;
+        const char *direct = tpv_view_direct(view, artifact, i * length, size);
+        switch (source->kind) {
+        case TPV_CHUNK_RUN:
+            assert_true(source->offset <= artifact->files[source->file].state.size - size);
+            assert_memory_equal(artifact->files[source->file].mapping + source->offset, bytes, size);
+            break;
+        case TPV_CHUNK_ZEROS:
+            for (uint64_t k = 0; k < size; k++)
+                assert_int_equal(bytes[k], 0);
+            break;
+        case TPV_CHUNK_GATHERED:
+            assert_null(direct);
+            assert_int_equal(source->offset, gathered++);
+            break;
+        }
+    }
+    assert_int_equal(table.gathered, gathered);
+    tpv_chunk_table_clear(&table);
+}
+
 static void random_views_gather_what_the_reference_does(void **state) {
     (void)state;
     enum { TENSOR_ELEMENTS = 6000 };
@@ -237,6 +271,7 @@ static void random_views_gather_what_the_reference_does(void **state) {
                 assert_true(direct >= data && direct + length <= data + TENSOR_ELEMENTS * element);
                 assert_memory_equal(direct, expected + low, length);
             }
+            check_chunks(view, artifact, expected, (uint32_t)(1 + below(&seed, 64)));
             free(dense);
             free(json);
             tpv_view_free(view);
