@@ -70,7 +70,7 @@ TPV_API tpv_status_t tpv_source_retire(tpv_source_t *source, const char *label, 
 typedef struct tpv_fetch_options {
     const char *net;      /* net plugin: a name or a path; NULL: NCCL_NET_PLUGIN, else tpview */
     uint32_t comms;       /* 1 to TPV_MAX_COMMS; 0: TPVIEW_COMMS */
-    uint64_t chunk_bytes; /* TPV_MIN_CHUNK to TPV_MAX_CHUNK; 0: TPVIEW_CHUNK_BYTES */
+    uint64_t chunk_bytes; /* longest chunk to take, TPV_MIN_CHUNK to TPV_MAX_CHUNK; 0: TPVIEW_CHUNK_BYTES */
     int32_t workers;      /* threads that compare digests, copy and write, beside the caller's, which only receives: 1
                              to TPV_MAX_WORKERS; TPV_WORKERS_NONE: the caller's does all; 0: TPVIEW_WORKERS */
     bool no_digests;      /* do not compare chunk digests */

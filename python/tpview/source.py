@@ -160,7 +160,7 @@ class Source:
                      whose elements are written as they arrive. None: new memory, as job.buffer.
         deadline:    seconds from now for the whole fetch; None: none.
         comms:       parallel comms, 1 to 64; 0: TPVIEW_COMMS.
-        chunk_bytes: 4 KiB to 64 MiB; 0: TPVIEW_CHUNK_BYTES.
+        chunk_bytes: the longest chunk to take, 4 KiB to 64 MiB; 0: TPVIEW_CHUNK_BYTES.
         digests:     compare each chunk's digest.
         fallback:    fetch whole tensors and cut them here when the source cannot cut or hold the view.
         net:         a net plugin's name or path; None: NCCL_NET_PLUGIN, else tpview's own.

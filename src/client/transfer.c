@@ -65,9 +65,9 @@ static tpv_status_t make_request(fetch_t *fetch, const tpv_artifact_t *artifact,
         json_array_append_new(handles, json_string(text));
     }
     json_t *root = json_pack("{s:s, s:s, s:s, s:o, s:I, s:{s:s, s:i, s:I, s:I}}", "fetch_id", fetch->id, "artifact_id",
-                             tpv_artifact_id(artifact), "net", fetch->net->abi.name, "handles", handles, "chunk_bytes",
-                             (json_int_t)fetch->stream.chunk_bytes, "rank", "host", host, "pid", (int)getpid(),
-                             "tp_rank", (json_int_t)fetch->options->tp_rank, "tp_size",
+                             tpv_artifact_id(artifact), "net", fetch->net->abi.name, "handles", handles,
+                             "max_chunk_bytes", (json_int_t)fetch->stream.chunk_bytes, "rank", "host", host, "pid",
+                             (int)getpid(), "tp_rank", (json_int_t)fetch->options->tp_rank, "tp_size",
                              (json_int_t)(fetch->options->tp_size ? fetch->options->tp_size : 1));
     if (fetch->deadline != TPV_DEADLINE_NEVER) {
         int64_t left_ms = tpv_deadline_left(fetch->deadline) / TPV_NS_PER_MS + 1;

@@ -8,10 +8,11 @@
 #include <sys/mman.h>
 
 #include "artifact/artifact.h"
+#include "artifact/file.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/xxh3.h"
-#include "view/gather.h"
+#include "tpview/fetch.h"
 #include "view/view.h"
 
 #define STAGING_BYTES ((uint64_t)256 << 20)
@@ -20,15 +21,24 @@
 /* The slot goes round: the mover owns it in EMPTY and PREPARED, a pool thread in PREPARING. */
 enum { EMPTY, PREPARING, PREPARED };
 
+/* What the pool is asked for. */
+typedef enum {
+    SHARED, /* the export's chunk, and its state */
+    STAGED, /* gather into staging */
+    PART,   /* the digest of a part of the export's chunk, which is ready */
+} task_t;
+
 typedef struct {
     tpv_job_t job;
     tpv_feeder_t *feeder;
     atomic_int state; /* set PREPARING by the mover, PREPARED (release) by the pool, read (acquire) by the mover */
-    uint64_t chunk, offset, length;
+    task_t task;
+    uint64_t chunk, offset, length; /* of the stream */
+    uint64_t from;                  /* the export's chunk that it is or lies in */
+    uint64_t prepared;              /* bytes that were gathered for it: all of that chunk when that was not ready */
     uint8_t *staging;
-    const void *data;
+    const uint8_t *data;
     uint64_t digest;
-    bool gathered;
     int64_t ns;
     tpv_status_t status;
     char message[TPV_ERROR_MAX];
@@ -40,7 +50,8 @@ struct tpv_feeder {
     tpv_stored_t *stored;
     const tpv_artifact_t *artifact;
     tpv_stream_t stream;
-    bool shares; /* the stored export's chunks are this stream's */
+    unsigned halvings;              /* of the export's chunks, which gives the stream's */
+    _Atomic uint64_t *part_digests; /* the store's; NULL: not kept, or not halved */
     uint32_t window;
     uint8_t *staging;
     size_t staging_bytes;
@@ -55,39 +66,102 @@ static uint32_t window_of(const tpv_stream_t *stream) {
     return ahead < 1 ? 1 : ahead > MOST_AHEAD ? MOST_AHEAD : (uint32_t)ahead;
 }
 
-static bool shares_chunks(const tpv_stored_t *stored, const tpv_stream_t *stream) {
-    return stored->chunks && stored->chunk_bytes == stream->chunk_bytes;
+uint32_t tpv_feeder_chunk_bytes(const tpv_stored_t *stored, uint32_t most, uint32_t comms) {
+    uint32_t bytes = stored->table.chunk_bytes;
+    while (bytes > TPV_MIN_CHUNK && (bytes > most || (uint64_t)bytes * comms > STAGING_BYTES))
+        bytes /= 2;
+    return bytes;
 }
 
 uint64_t tpv_feeder_staging(const tpv_stored_t *stored, const tpv_stream_t *stream) {
-    if (shares_chunks(stored, stream)) return 0;
-    uint64_t chunks = tpv_stream_chunks(stream), i = 0;
-    while (i < chunks && tpv_view_direct(stored->view, stored->entry->artifact, i * stream->chunk_bytes,
-                                         tpv_stream_chunk_length(stream, i)))
-        i++;
-    return i == chunks ? 0 : (uint64_t)stream->comms * window_of(stream) * stream->chunk_bytes;
+    if (stored->memory || stored->table.gathered == 0) return 0;
+    return (uint64_t)stream->comms * window_of(stream) * stream->chunk_bytes;
+}
+
+static const tpv_chunk_source_t *source_of(const tpv_feeder_t *feeder, const slot_t *slot) {
+    return &feeder->stored->table.sources[slot->from];
+}
+
+static bool is_staged(const tpv_feeder_t *feeder, const slot_t *slot) {
+    return !feeder->stored->memory && source_of(feeder, slot)->kind == TPV_CHUNK_GATHERED;
+}
+
+/* Where the export's chunk is, or will be. */
+static const uint8_t *place_of(const tpv_feeder_t *feeder, const slot_t *slot) {
+    const tpv_stored_t *stored = feeder->stored;
+    const tpv_chunk_source_t *source = source_of(feeder, slot);
+    switch (source->kind) {
+    case TPV_CHUNK_RUN:
+        return feeder->artifact->files[source->file].mapping + source->offset;
+    case TPV_CHUNK_ZEROS:
+        return stored->zeros;
+    case TPV_CHUNK_GATHERED:
+        break;
+    }
+    return stored->memory + source->offset * stored->table.chunk_bytes;
 }
 
 /* ---- in the pool ---- */
 
+typedef struct {
+    const uint8_t *data;
+    uint64_t length, digest;
+} digest_t;
+
 static void digest_body(void *user) {
-    slot_t *slot = user;
-    slot->digest = XXH3_64bits(slot->data, slot->length);
+    digest_t *digest = user;
+    digest->digest = XXH3_64bits(digest->data, digest->length);
+}
+
+/* Of bytes that are not gathered now: of `source`, or of a chunk of it. */
+static tpv_status_t digest_of(const tpv_feeder_t *feeder, const tpv_chunk_source_t *source, const uint8_t *data,
+                              uint64_t length, uint64_t *digest) {
+    digest_t job = {.data = data, .length = length};
+    TPV_TRY(tpv_artifact_guard(feeder->artifact, digest_body, &job));
+    *digest = job.digest;
+    /* A rank keeps what fits its digest, also when it never hears how this fetch ends. */
+    return source->kind == TPV_CHUNK_RUN ? tpv_artifact_file_check(&feeder->artifact->files[source->file]) : TPV_OK;
+}
+
+static tpv_status_t digest_part(slot_t *slot) {
+    tpv_feeder_t *feeder = slot->feeder;
+    TPV_TRY(digest_of(feeder, source_of(feeder, slot), slot->data, slot->length, &slot->digest));
+    if (feeder->part_digests)
+        atomic_store_explicit(&feeder->part_digests[slot->chunk], slot->digest, memory_order_relaxed);
+    return TPV_OK;
+}
+
+static tpv_status_t prepare_shared(slot_t *slot) {
+    const tpv_feeder_t *feeder = slot->feeder;
+    const tpv_chunk_table_t *table = &feeder->stored->table;
+    tpv_stored_chunk_t *chunk = &feeder->stored->chunks[slot->from];
+    uint8_t *place = (uint8_t *)(uintptr_t)place_of(feeder, slot);
+    uint64_t offset = slot->from * table->chunk_bytes, left = table->bytes - offset;
+    uint64_t length = left < table->chunk_bytes ? left : table->chunk_bytes;
+    slot->prepared = length;
+    tpv_status_t status;
+    if (source_of(feeder, slot)->kind == TPV_CHUNK_GATHERED)
+        status = tpv_view_gather_digest(feeder->stored->view, feeder->artifact, offset, length, place, &slot->digest);
+    else
+        status = digest_of(feeder, source_of(feeder, slot), place, length, &slot->digest);
+    chunk->digest = slot->digest;
+    /* A chunk that failed is tried again by whoever wants it next: the cause may be gone, and is told each time. */
+    atomic_store_explicit(&chunk->state, status == TPV_OK ? TPV_CHUNK_READY : TPV_CHUNK_EMPTY, memory_order_release);
+    return status == TPV_OK && feeder->halvings > 0 ? digest_part(slot) : status;
 }
 
 static tpv_status_t prepare(slot_t *slot) {
-    const tpv_feeder_t *feeder = slot->feeder;
-    slot->data = tpv_view_direct(feeder->stored->view, feeder->artifact, slot->offset, slot->length);
-    slot->gathered = !slot->data;
-    if (!slot->gathered) {
-        TPV_TRY(tpv_artifact_guard(feeder->artifact, digest_body, slot));
-        /* A rank keeps what fits its digest, also when it never hears how this fetch ends. */
-        return tpv_program_check_files(&feeder->stored->view->program, feeder->artifact, slot->offset,
-                                       slot->offset + slot->length);
+    switch (slot->task) {
+    case SHARED:
+        return prepare_shared(slot);
+    case PART:
+        return digest_part(slot);
+    case STAGED:
+        break;
     }
-    slot->data = slot->staging;
-    return tpv_view_gather_digest(feeder->stored->view, feeder->artifact, slot->offset, slot->length, slot->staging,
-                                  &slot->digest);
+    slot->prepared = slot->length;
+    return tpv_view_gather_digest(slot->feeder->stored->view, slot->feeder->artifact, slot->offset, slot->length,
+                                  slot->staging, &slot->digest);
 }
 
 static void run(tpv_job_t *job) {
@@ -96,48 +170,62 @@ static void run(tpv_job_t *job) {
     slot->status = prepare(slot);
     if (slot->status != TPV_OK) memcpy(slot->message, tpv_error_message(), sizeof slot->message);
     slot->ns = tpv_clock_ns() - begin;
-    if (slot->feeder->shares) {
-        tpv_stored_chunk_t *chunk = &slot->feeder->stored->chunks[slot->chunk];
-        chunk->digest = slot->digest;
-        /* A chunk that failed is tried again by whoever wants it next: the cause may be gone, and is told each time. */
-        atomic_store_explicit(&chunk->state, slot->status == TPV_OK ? TPV_CHUNK_READY : TPV_CHUNK_EMPTY,
-                              memory_order_release);
-    }
     atomic_store_explicit(&slot->state, PREPARED, memory_order_release);
 }
 
 /* ---- on the mover ---- */
 
-static void submit(tpv_feeder_t *feeder, slot_t *slot) {
-    tpv_stored_t *stored = feeder->stored;
-    uint32_t place = feeder->shares ? stored->chunks[slot->chunk].place : 0;
-    if (feeder->shares && place != TPV_CHUNK_DIRECT)
-        slot->staging = stored->memory + (size_t)place * stored->chunk_bytes;
-    bool gathers = !feeder->shares || place != TPV_CHUNK_DIRECT;
-    if (gathers && !atomic_exchange_explicit(&stored->gathered, true, memory_order_relaxed))
+static void submit(tpv_feeder_t *feeder, slot_t *slot, task_t task) {
+    slot->task = task;
+    if (source_of(feeder, slot)->kind == TPV_CHUNK_GATHERED && task != PART &&
+        !atomic_exchange_explicit(&feeder->stored->gathered, true, memory_order_relaxed))
         tpv_metrics_gather_started(feeder->metrics);
     feeder->counts.waited = true;
     atomic_store_explicit(&slot->state, PREPARING, memory_order_relaxed); /* the pool's mutex publishes it */
     tpv_pool_submit(feeder->pool, &slot->job);
 }
 
-/* The stored export's chunk when it is ready; otherwise see that somebody prepares it. */
-static bool take_shared(tpv_feeder_t *feeder, slot_t *slot) {
-    tpv_stored_t *stored = feeder->stored;
-    tpv_stored_chunk_t *chunk = &stored->chunks[slot->chunk];
+/* True when the export's chunk is ready; otherwise see that somebody prepares it. */
+static bool is_ready(tpv_feeder_t *feeder, slot_t *slot) {
+    tpv_stored_chunk_t *chunk = &feeder->stored->chunks[slot->from];
     int state = atomic_load_explicit(&chunk->state, memory_order_acquire);
-    if (state == TPV_CHUNK_READY) {
-        bool direct = chunk->place == TPV_CHUNK_DIRECT;
-        slot->data = direct ? tpv_view_direct(stored->view, feeder->artifact, slot->offset, slot->length)
-                            : stored->memory + (size_t)chunk->place * stored->chunk_bytes;
-        slot->digest = chunk->digest;
-        return true;
-    }
+    if (state == TPV_CHUNK_READY) return true;
     feeder->counts.waited = true;
     if (state == TPV_CHUNK_EMPTY && atomic_compare_exchange_strong_explicit(&chunk->state, &state, TPV_CHUNK_PREPARING,
                                                                             memory_order_acquire, memory_order_relaxed))
-        submit(feeder, slot);
+        submit(feeder, slot, SHARED);
     return false;
+}
+
+/* The slot's data and digest when both are there; otherwise see that somebody prepares them. */
+static bool find(tpv_feeder_t *feeder, slot_t *slot) {
+    if (is_staged(feeder, slot)) {
+        slot->data = slot->staging;
+        submit(feeder, slot, STAGED);
+        return false;
+    }
+    slot->data = place_of(feeder, slot) + (slot->offset - slot->from * feeder->stored->table.chunk_bytes);
+    bool whole = feeder->halvings == 0, gathered = source_of(feeder, slot)->kind == TPV_CHUNK_GATHERED;
+    if ((whole || gathered) && !is_ready(feeder, slot)) return false;
+    if (whole) {
+        slot->digest = feeder->stored->chunks[slot->from].digest;
+        return true;
+    }
+    slot->digest =
+        feeder->part_digests ? atomic_load_explicit(&feeder->part_digests[slot->chunk], memory_order_relaxed) : 0;
+    if (slot->digest == 0) submit(feeder, slot, PART);
+    return slot->digest != 0;
+}
+
+static void count_prepared(tpv_feeder_t *feeder, const slot_t *slot) {
+    bool gathered = source_of(feeder, slot)->kind == TPV_CHUNK_GATHERED;
+    feeder->counts.gather_seconds += (double)slot->ns / (double)TPV_NS_PER_SECOND;
+    if (!gathered)
+        feeder->counts.direct_bytes += slot->length;
+    else if (slot->task == PART)
+        feeder->counts.reused_bytes += slot->length;
+    else
+        feeder->counts.gathered_bytes += slot->prepared;
 }
 
 static tpv_status_t get(void *user, uint32_t index, uint64_t chunk, const void **data, uint64_t *digest) {
@@ -150,16 +238,12 @@ static tpv_status_t get(void *user, uint32_t index, uint64_t chunk, const void *
         slot->chunk = chunk;
         slot->offset = chunk * feeder->stream.chunk_bytes;
         slot->length = tpv_stream_chunk_length(&feeder->stream, chunk);
-        if (!feeder->shares) {
-            submit(feeder, slot);
-            return TPV_OK;
-        }
-        if (!take_shared(feeder, slot)) return TPV_OK;
+        slot->from = chunk >> feeder->halvings;
+        if (!find(feeder, slot)) return TPV_OK;
         feeder->counts.reused_bytes += slot->length;
     } else {
-        feeder->counts.gather_seconds += (double)slot->ns / (double)TPV_NS_PER_SECOND;
         if (slot->status != TPV_OK) return tpv_error_set(slot->status, "%s", slot->message);
-        *(slot->gathered ? &feeder->counts.gathered_bytes : &feeder->counts.direct_bytes) += slot->length;
+        count_prepared(feeder, slot);
     }
     *data = slot->data;
     *digest = slot->digest;
@@ -175,8 +259,8 @@ static void add_region(tpv_feeder_t *feeder, const void *base, size_t bytes) {
     if (bytes > 0) feeder->regions[feeder->region_count++] = (tpv_region_t){base, bytes};
 }
 
-tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_metrics_t *metrics, tpv_stored_t *stored, const tpv_stream_t *stream,
-                             uint64_t staging, tpv_feeder_t **feeder) {
+tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_store_t *store, tpv_metrics_t *metrics, tpv_stored_t *stored,
+                             const tpv_stream_t *stream, uint64_t staging, tpv_feeder_t **feeder) {
     uint32_t slots = stream->comms * TPV_STREAM_WINDOW;
     tpv_feeder_t *f = calloc(1, sizeof *f + slots * sizeof f->slots[0]);
     if (!f) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the chunks of a fetch");
@@ -185,9 +269,12 @@ tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_metrics_t *metrics, tpv_store
     f->stored = stored;
     f->artifact = stored->entry->artifact;
     f->stream = *stream;
-    f->shares = shares_chunks(stored, stream);
+    while (stream->chunk_bytes << f->halvings < stored->table.chunk_bytes)
+        f->halvings++;
+    bool keeps = stored->memory || stored->table.gathered == 0;
+    if (f->halvings > 0 && keeps) f->part_digests = tpv_store_part_digests(store, stored, f->halvings);
     f->window = window_of(stream);
-    f->regions = calloc((size_t)f->artifact->file_count + 2, sizeof *f->regions);
+    f->regions = calloc((size_t)f->artifact->file_count + 3, sizeof *f->regions);
     if (!f->regions) {
         tpv_feeder_close(f);
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the regions of a fetch");
@@ -202,7 +289,8 @@ tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_metrics_t *metrics, tpv_store
         f->staging_bytes = staging;
     }
     add_region(f, f->staging, f->staging_bytes);
-    add_region(f, f->shares ? stored->memory : NULL, f->shares ? stored->memory_bytes : 0);
+    add_region(f, stored->memory, stored->memory_bytes);
+    add_region(f, stored->zeros, stored->zeros ? stored->table.chunk_bytes : 0);
     for (uint32_t i = 0; i < f->artifact->file_count; i++)
         add_region(f, f->artifact->files[i].mapping, f->artifact->files[i].state.size);
     for (uint32_t i = 0; i < slots; i++) {

@@ -1,9 +1,10 @@
 /*
  * The chunks of one fetch: where they come from and who prepares them.
  *
- * A chunk that is one run in the artifact's mapping is sent from there. Any other is gathered: into the stored export
- * when that is cached (all fetches of it share the result), else into a staging place of this fetch. The pool gathers
- * and computes digests, several chunks ahead of the wire. The mover asks and releases; the pool's threads prepare.
+ * The export's chunk table tells where each chunk lies. One run of a file is sent from there. What is gathered goes
+ * into the export's memory, where all fetches of it share the result, or into a staging place of this fetch when the
+ * export has none. A fetch whose rank takes no chunks as long as the export's sends parts of them. The pool gathers and
+ * computes digests, several chunks ahead of the wire. The mover asks and releases; the pool's threads prepare.
  */
 #ifndef SERVICE_FEEDER_H
 #define SERVICE_FEEDER_H
@@ -16,13 +17,20 @@
 
 typedef struct tpv_feeder tpv_feeder_t;
 
-/* Staging that a fetch of `stored` with this stream will take: 0 when the export is cached for its chunk size or
- * nothing has to be gathered. */
+/*
+ * How long the chunks of a fetch of `stored` are that takes at most `most` (TPV_MIN_CHUNK at least) over `comms` comms:
+ * the export's, halved until they suit the rank and staging of one for each comm is bounded.
+ */
+uint32_t tpv_feeder_chunk_bytes(const tpv_stored_t *stored, uint32_t most, uint32_t comms);
+
+/* Staging that a fetch of `stored` with this stream will take: 0 when the export has memory or nothing has to be
+ * gathered. */
 uint64_t tpv_feeder_staging(const tpv_stored_t *stored, const tpv_stream_t *stream);
 
-/* `stored` is in use by the caller until close; `staging` is what tpv_feeder_staging said. TPV_ERR_NO_MEMORY. */
-tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_metrics_t *metrics, tpv_stored_t *stored, const tpv_stream_t *stream,
-                             uint64_t staging, tpv_feeder_t **feeder);
+/* `stored` is of `store` and in use by the caller until close; stream->chunk_bytes and `staging` are what
+ * tpv_feeder_chunk_bytes and tpv_feeder_staging said. TPV_ERR_NO_MEMORY. */
+tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_store_t *store, tpv_metrics_t *metrics, tpv_stored_t *stored,
+                             const tpv_stream_t *stream, uint64_t staging, tpv_feeder_t **feeder);
 /* True when no pool thread works for it any more; nothing may be asked for after the first call. */
 bool tpv_feeder_idle(const tpv_feeder_t *feeder);
 /* Only when idle. NULL is allowed. */

@@ -118,8 +118,8 @@ static tpv_status_t start(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     if (!got) return TPV_OK;
     job->staging = staging;
     TPV_TRY(tpv_lease_attach(mover->options.table, job->lease));
-    TPV_TRY(
-        tpv_feeder_open(mover->options.pool, mover->options.metrics, job->stored, &job->stream, staging, &job->feeder));
+    TPV_TRY(tpv_feeder_open(mover->options.pool, job->store, mover->options.metrics, job->stored, &job->stream, staging,
+                            &job->feeder));
     size_t count = 0;
     const tpv_region_t *regions = tpv_feeder_regions(job->feeder, &count);
     tpv_chunks_t chunks = tpv_feeder_chunks(job->feeder);

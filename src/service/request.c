@@ -135,12 +135,8 @@ static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
     TPV_TRY(get_text(root, "net", sizeof request->net, request->net));
     TPV_TRY(parse_handles(root, request));
     int64_t chunk = 0;
-    TPV_TRY(get_number(root, "chunk_bytes", TPV_MIN_CHUNK, TPV_MAX_CHUNK, &chunk));
-    request->chunk_bytes = (uint32_t)chunk;
-    if (request->chunk_bytes * (uint64_t)request->comms > TPV_REQUEST_MAX_STAGING)
-        return tpv_error_set(TPV_ERR_FORMAT,
-                             "fetch request: %u comms with chunks of %u bytes need more than %llu bytes",
-                             request->comms, request->chunk_bytes, (unsigned long long)TPV_REQUEST_MAX_STAGING);
+    TPV_TRY(get_number(root, "max_chunk_bytes", TPV_MIN_CHUNK, TPV_MAX_CHUNK, &chunk));
+    request->max_chunk_bytes = (uint32_t)chunk;
     if (json_object_get(root, "deadline_ms"))
         TPV_TRY(get_number(root, "deadline_ms", 1, INT64_C(1000) * 86400 * 365, &request->deadline_ms));
     TPV_TRY(parse_ranges(json_object_get(root, "ranges"), request));
@@ -148,8 +144,8 @@ static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
 }
 
 tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *request) {
-    static const char *const names[FIELDS + 1] = {"view",        "fetch_id", "artifact_id", "net",    "handles",
-                                                  "chunk_bytes", "rank",     "deadline_ms", "ranges", NULL};
+    static const char *const names[FIELDS + 1] = {
+        "view", "fetch_id", "artifact_id", "net", "handles", "max_chunk_bytes", "rank", "deadline_ms", "ranges", NULL};
     tpv_json_text_t values[FIELDS] = {0};
     json_t *root = NULL;
     *request = (tpv_request_t){0};

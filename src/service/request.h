@@ -10,8 +10,6 @@
 #include "tpview/artifact.h"
 
 #define TPV_REQUEST_MAX (64u << 20)
-/* Staging memory that one fetch may make us hold: comms * chunk_bytes. */
-#define TPV_REQUEST_MAX_STAGING (UINT64_C(256) << 20)
 
 typedef struct tpv_request {
     uint8_t fetch_id[TPV_ID_BYTES];
@@ -21,10 +19,11 @@ typedef struct tpv_request {
     char host[72];
     int32_t pid;
     uint32_t tp_rank, tp_size;
-    uint32_t comms, chunk_bytes;
-    int64_t deadline_ms; /* 0: none */
-    uint8_t *handles;    /* comms times NCCL_NET_HANDLE_MAXSIZE bytes */
-    tpv_range_t *ranges; /* as in tpv_stream_t; whether they lie inside of the view has yet to be checked */
+    uint32_t comms;
+    uint32_t max_chunk_bytes; /* the longest chunk that the rank takes */
+    int64_t deadline_ms;      /* 0: none */
+    uint8_t *handles;         /* comms times NCCL_NET_HANDLE_MAXSIZE bytes */
+    tpv_range_t *ranges;      /* as in tpv_stream_t; whether they lie inside of the view has yet to be checked */
     uint32_t range_count;
     const char *view; /* the spec's JSON text, in what was parsed; its syntax has yet to be checked */
     size_t view_length;

@@ -56,6 +56,13 @@ static tpv_status_t compile(tpv_service_t *service, const tpv_served_fetch_t *jo
     return status;
 }
 
+static tpv_status_t check_ranges(const tpv_request_t *request, uint64_t bytes) {
+    uint64_t end = request->range_count > 0 ? request->ranges[request->range_count - 1].end : 0;
+    if (end <= bytes) return TPV_OK;
+    return tpv_error_set(TPV_ERR_FORMAT, "fetch request: the ranges end at byte %llu, the view has %llu bytes",
+                         (unsigned long long)end, (unsigned long long)bytes);
+}
+
 /* From the admitted request to its lease. */
 static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exchange, tpv_served_fetch_t *job) {
     tpv_request_t *request = &job->request;
@@ -75,24 +82,22 @@ static tpv_status_t prepare_admitted(tpv_service_t *service, tpv_exchange_t *exc
     TPV_TRY(compile(service, job, &view));
     tpv_exchange_drop_body(exchange);
     request->view = NULL; /* was in the body */
-    job->stream = (tpv_stream_t){.comms = request->comms,
-                                 .chunk_bytes = request->chunk_bytes,
-                                 .bytes = tpv_view_stats(view).bytes,
-                                 .ranges = request->ranges,
-                                 .range_count = request->range_count};
-    memcpy(job->stream.id, request->fetch_id, TPV_ID_BYTES);
-    if (request->range_count > 0 && request->ranges[request->range_count - 1].end > job->stream.bytes) {
-        tpv_status_t status = tpv_error_set(
-            TPV_ERR_FORMAT, "fetch request: the ranges end at byte %llu, the view has %llu bytes",
-            (unsigned long long)request->ranges[request->range_count - 1].end, (unsigned long long)job->stream.bytes);
+    tpv_status_t status = check_ranges(request, tpv_view_stats(view).bytes);
+    if (status != TPV_OK) {
         tpv_view_free(view);
         return status;
     }
     job->store = service->store;
-    TPV_TRY(tpv_store_acquire(service->store, job->entry, view, request->chunk_bytes, job->deadline, &job->stored,
-                              &job->reused));
+    TPV_TRY(tpv_store_acquire(service->store, job->entry, view, job->deadline, &job->stored, &job->reused));
+    job->stream =
+        (tpv_stream_t){.comms = request->comms,
+                       .chunk_bytes = tpv_feeder_chunk_bytes(job->stored, request->max_chunk_bytes, request->comms),
+                       .bytes = job->stored->table.bytes,
+                       .ranges = request->ranges,
+                       .range_count = request->range_count};
+    memcpy(job->stream.id, request->fetch_id, TPV_ID_BYTES);
     memcpy(job->view_id, tpv_view_id(job->stored->view), sizeof job->view_id);
-    tpv_status_t status = begin_lease(service, job);
+    status = begin_lease(service, job);
     if (status != TPV_OK) tpv_store_release(service->store, job->stored);
     return status;
 }

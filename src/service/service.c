@@ -6,10 +6,12 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/params.h"
 #include "lifecycle/sweep.h"
 #include "service/api.h"
 #include "service/listen.h"
 #include "service/publisher.h"
+#include "tpview/fetch.h"
 
 #define REFUSAL_S 2.0
 #define DEFAULT_BUDGET ((uint64_t)1 << 30) /* where nothing tells how much there is */
@@ -28,6 +30,14 @@ static int64_t nanoseconds(double seconds) {
     return ns < (double)TPV_DEADLINE_NEVER ? (int64_t)ns : TPV_DEADLINE_NEVER;
 }
 
+/* A power of two: what ranks take that take shorter chunks are halves of it. */
+static uint32_t chunk_bytes(void) {
+    uint64_t bytes = TPV_MIN_CHUNK;
+    while (2 * bytes <= (uint64_t)tpv_param_int(TPV_PARAM_CHUNK_BYTES))
+        bytes *= 2;
+    return (uint32_t)bytes;
+}
+
 static tpv_status_t open_store(tpv_service_t *service) {
     const tpv_service_options_t *options = &service->options;
     TPV_TRY(tpv_table_open(NULL, TPV_OPEN_CREATE, &service->table));
@@ -35,6 +45,7 @@ static tpv_status_t open_store(tpv_service_t *service) {
     service->budget = options->budget ? options->budget : default_budget();
     tpv_store_options_t store = {.table = service->table,
                                  .metrics = &service->metrics,
+                                 .chunk_bytes = chunk_bytes(),
                                  .budget = service->budget,
                                  .ttl_ns = nanoseconds(options->export_ttl_s)};
     return tpv_store_open(&store, &service->store);

@@ -13,7 +13,6 @@
 #include "view/view.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
-#define MOST_CHUNKS (UINT64_C(4) << 20) /* a view with more is not cached */
 #define STAGING_SHARE (UINT64_C(256) << 20)
 
 struct tpv_store {
@@ -58,63 +57,71 @@ static void unreserve_export(tpv_store_t *store, const tpv_stored_t *stored) {
 
 static void stored_free(tpv_stored_t *stored) {
     if (stored->memory) munmap(stored->memory, stored->memory_bytes);
+    if (stored->zeros) munmap(stored->zeros, stored->table.chunk_bytes);
+    for (unsigned i = 0; i <= TPV_STORE_PARTS; i++)
+        free((void *)(uintptr_t)stored->parts[i]);
     free(stored->chunks);
+    tpv_chunk_table_clear(&stored->table);
     tpv_view_free(stored->view);
     tpv_entry_release(stored->entry);
     free(stored);
 }
 
 /* Huge pages from the pool, then transparent ones, then what there is. */
-static tpv_status_t map_memory(tpv_stored_t *stored, uint64_t bytes) {
+static tpv_status_t map_memory(tpv_stored_t *stored) {
     static const char *const kinds[] = {"hugetlb", "madvise", "plain"};
     int kind = 0;
-    stored->memory_bytes = (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
     void *memory =
         mmap(NULL, stored->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
     if (memory == MAP_FAILED) {
         memory = mmap(NULL, stored->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
-            return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no memory for an export of %llu bytes",
-                                       (unsigned long long)bytes);
+            return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no memory for an export of %zu bytes",
+                                       stored->memory_bytes);
         kind = madvise(memory, stored->memory_bytes, MADV_HUGEPAGE) == 0 ? 1 : 2;
     }
     stored->memory = memory;
-    TPV_INFO("export of %llu bytes: %s pages", (unsigned long long)bytes, kinds[kind]);
+    TPV_INFO("export of %zu bytes: %s pages", stored->memory_bytes, kinds[kind]);
     return TPV_OK;
 }
 
-/* Which chunks have to be gathered, and what the export takes with everything. */
-static uint64_t measure(tpv_stored_t *stored) {
-    uint64_t bytes = tpv_view_stats(stored->view).bytes;
-    uint32_t places = 0;
-    for (uint64_t i = 0; i < stored->chunk_count; i++) {
-        uint64_t offset = i * stored->chunk_bytes;
-        uint64_t length = bytes - offset < stored->chunk_bytes ? bytes - offset : stored->chunk_bytes;
-        bool direct = tpv_view_direct(stored->view, stored->entry->artifact, offset, length) != NULL;
-        stored->chunks[i].place = direct ? TPV_CHUNK_DIRECT : places++;
-    }
-    uint64_t gathered = (uint64_t)places * stored->chunk_bytes;
-    stored->memory_bytes = gathered;
-    return ((gathered + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1)) + stored->chunk_count * sizeof *stored->chunks +
-           stored->view_bytes;
+/* What is read there is zero: pages that nobody writes to are one page. */
+static tpv_status_t map_zeros(tpv_stored_t *stored) {
+    void *zeros = mmap(NULL, stored->table.chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (zeros == MAP_FAILED) return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no memory for a chunk of zeros");
+    stored->zeros = zeros;
+    return TPV_OK;
 }
 
-static tpv_status_t stored_create(tpv_entry_t *entry, tpv_view_t *view, uint32_t chunk_bytes, tpv_stored_t **stored) {
+static tpv_status_t prepare(const tpv_store_t *store, tpv_stored_t *stored, int64_t deadline) {
+    uint64_t bytes = tpv_view_stats(stored->view).bytes;
+    uint32_t chunk_bytes = store->options.chunk_bytes;
+    while (bytes / chunk_bytes >= TPV_CHUNK_TABLE_MOST)
+        chunk_bytes *= 2;
+    TPV_TRY(tpv_chunk_table_make(stored->view, stored->entry->artifact, chunk_bytes, deadline, &stored->table));
+    stored->chunks = calloc(stored->table.count + 1, sizeof *stored->chunks);
+    if (!stored->chunks) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the chunks of an export");
+    bool zeros = false;
+    for (uint64_t i = 0; i < stored->table.count; i++)
+        zeros = zeros || stored->table.sources[i].kind == TPV_CHUNK_ZEROS;
+    return zeros ? map_zeros(stored) : TPV_OK;
+}
+
+static tpv_status_t stored_create(const tpv_store_t *store, tpv_entry_t *entry, tpv_view_t *view, int64_t deadline,
+                                  tpv_stored_t **stored) {
     tpv_stored_t *s = calloc(1, sizeof *s);
     if (!s) {
         tpv_view_free(view);
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for an export");
     }
-    uint64_t bytes = tpv_view_stats(view).bytes;
     s->entry = tpv_entry_hold(entry);
     s->view = view;
-    s->view_bytes = tpv_view_memory(view);
-    s->chunk_bytes = chunk_bytes;
-    s->chunk_count = bytes / chunk_bytes + (bytes % chunk_bytes != 0);
-    if (s->chunk_count <= MOST_CHUNKS) s->chunks = calloc(s->chunk_count + 1, sizeof *s->chunks);
-    if (s->chunks) s->reserved = measure(s);
-    *stored = s;
-    return TPV_OK;
+    tpv_status_t status = prepare(store, s, deadline);
+    if (status == TPV_OK)
+        *stored = s;
+    else
+        stored_free(s);
+    return status;
 }
 
 /* Take it out of the table in the order of its states, then free it. False while a lease is left. */
@@ -269,18 +276,24 @@ static tpv_status_t enter_table(tpv_store_t *store, tpv_stored_t *stored, int64_
     return tpv_export_publish(store->options.table, stored->export, stored->reserved, store->options.ttl_ns);
 }
 
+/* The budget's share for it: with the memory of gathered chunks, or without. */
+static tpv_status_t reserve_export(tpv_store_t *store, tpv_stored_t *stored) {
+    const tpv_chunk_table_t *table = &stored->table;
+    uint64_t fixed = tpv_view_memory(stored->view) + table->count * (sizeof *table->sources + sizeof *stored->chunks);
+    uint64_t gathered = table->gathered * table->chunk_bytes;
+    stored->memory_bytes = (gathered + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    stored->reserved = stored->memory_bytes + fixed;
+    if (reserve(store, stored->reserved, true)) return TPV_OK;
+    stored->memory_bytes = 0;
+    stored->reserved = fixed > TPV_STORE_SMALL ? fixed : 0;
+    if (stored->reserved == 0 || reserve(store, stored->reserved, true)) return TPV_OK;
+    return tpv_error_set(TPV_ERR_NO_MEMORY, "the view takes %llu bytes of memory: the budget has no room for it",
+                         (unsigned long long)fixed);
+}
+
 static tpv_status_t add(tpv_store_t *store, tpv_stored_t *stored, int64_t deadline) {
-    if (!stored->chunks || !reserve(store, stored->reserved, true)) {
-        free(stored->chunks);
-        stored->chunks = NULL;
-        stored->memory_bytes = 0;
-        stored->reserved = stored->view_bytes > TPV_STORE_SMALL ? stored->view_bytes : 0;
-        if (stored->reserved > 0 && !reserve(store, stored->reserved, true))
-            return tpv_error_set(TPV_ERR_NO_MEMORY,
-                                 "the view takes %llu bytes of memory: the budget has no room for it",
-                                 (unsigned long long)stored->view_bytes);
-    }
-    tpv_status_t status = stored->memory_bytes > 0 ? map_memory(stored, stored->memory_bytes) : TPV_OK;
+    TPV_TRY(reserve_export(store, stored));
+    tpv_status_t status = stored->memory_bytes > 0 ? map_memory(stored) : TPV_OK;
     if (status == TPV_OK) status = enter_table(store, stored, deadline);
     if (status != TPV_OK) {
         unreserve_export(store, stored);
@@ -292,8 +305,8 @@ static tpv_status_t add(tpv_store_t *store, tpv_stored_t *stored, int64_t deadli
     return TPV_OK;
 }
 
-tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_t *view, uint32_t chunk_bytes,
-                               int64_t deadline, tpv_stored_t **stored, bool *reused) {
+tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_t *view, int64_t deadline,
+                               tpv_stored_t **stored, bool *reused) {
     tpv_stored_t *made = NULL;
     *reused = true;
     pthread_mutex_lock(&store->mutex);
@@ -305,8 +318,8 @@ tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_
         tpv_metrics_reused(store->options.metrics);
         return TPV_OK;
     }
-    /* Measured outside of the mutex; if an equal request was faster, its export is the one. */
-    TPV_TRY(stored_create(entry, view, chunk_bytes, &made));
+    /* Prepared outside of the mutex; if an equal request was faster, its export is the one. */
+    TPV_TRY(stored_create(store, entry, view, deadline, &made));
     tpv_status_t status = TPV_OK;
     pthread_mutex_lock(&store->mutex);
     *stored = find(store, entry, tpv_view_id(view));
@@ -326,13 +339,31 @@ tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_
 void tpv_store_release(tpv_store_t *store, tpv_stored_t *stored) {
     pthread_mutex_lock(&store->mutex);
     stored->users--;
-    /* Nothing is kept of an export that is not cached. */
-    if (stored->users == 0 && (!stored->chunks || stored->withdrawn || stored->superseded))
+    /* Nothing is kept of an export whose gathered chunks are not. */
+    bool cached = stored->memory || stored->table.gathered == 0;
+    if (stored->users == 0 && (!cached || stored->withdrawn || stored->superseded))
         evict(store, stored,
               stored->withdrawn    ? TPV_EVICTED_WITHDRAWN
               : stored->superseded ? TPV_EVICTED_SUPERSEDED
                                    : TPV_EVICTED_UNCACHED);
     pthread_mutex_unlock(&store->mutex);
+}
+
+_Atomic uint64_t *tpv_store_part_digests(tpv_store_t *store, tpv_stored_t *stored, unsigned halvings) {
+    uint64_t count = stored->table.count << halvings, bytes = count * sizeof *stored->parts[0];
+    pthread_mutex_lock(&store->mutex);
+    if (!stored->parts[halvings] && reserve(store, bytes, true)) {
+        stored->parts[halvings] = calloc(count, sizeof *stored->parts[0]);
+        if (stored->parts[halvings]) {
+            stored->reserved += bytes;
+        } else {
+            store->cached -= bytes;
+            note_used(store, store->used - bytes);
+        }
+    }
+    _Atomic uint64_t *digests = stored->parts[halvings];
+    pthread_mutex_unlock(&store->mutex);
+    return digests;
 }
 
 tpv_status_t tpv_store_reserve(tpv_store_t *store, uint64_t bytes, bool *got) {

@@ -1,9 +1,10 @@
 /*
  * The export cache: views as this service holds them, within a budget of bytes.
  *
- * A stored export has an entry in the life-cycle table and, while the budget allows, memory for those chunks that are
- * no single run in the artifact's mapping, and the digests of all chunks. Fetches of the same view share it: whoever
- * asks for a chunk first has it prepared, everybody else finds it ready or waits for it.
+ * A stored export has an entry in the life-cycle table, a chunk table, the digests of chunks as they become known and,
+ * while the budget allows, memory for those chunks that have to be gathered. Fetches of the same view share it, however
+ * long the chunks are that their ranks take: whoever asks for a chunk first has it prepared, everybody else finds it
+ * ready or waits for it.
  *
  * The budget covers that memory, the views themselves, requests while they are read, and the staging of fetches that
  * have no cached export, for which a share is kept free: half of the budget, 256 MiB at most. What takes no more than
@@ -18,6 +19,7 @@
 #include "service/catalog.h"
 #include "service/metrics.h"
 #include "tpview/view.h"
+#include "view/chunk_table.h"
 
 typedef struct tpv_store tpv_store_t;
 
@@ -29,27 +31,28 @@ typedef enum tpv_chunk_state { TPV_CHUNK_EMPTY, TPV_CHUNK_PREPARING, TPV_CHUNK_R
 typedef struct tpv_stored_chunk {
     atomic_int
         state; /* EMPTY to PREPARING by CAS; then READY, or EMPTY again, stored with release, loaded with acquire */
-    uint32_t place;  /* in memory, counted in chunks; TPV_CHUNK_DIRECT: in the artifact's mapping */
     uint64_t digest; /* of a ready chunk */
 } tpv_stored_chunk_t;
-#define TPV_CHUNK_DIRECT UINT32_MAX
+
+/* Ranks that take no chunks as long as the export's get them in halves, quarters and so on: how often it is halved. */
+#define TPV_STORE_PARTS 14
 
 typedef struct tpv_stored {
     /* Set before anybody else sees it, read-only after. */
     tpv_entry_t *entry;
     tpv_view_t *view;
     tpv_export_t export;
-    uint32_t chunk_bytes;
-    uint64_t chunk_count;
-    tpv_stored_chunk_t *chunks; /* NULL: not cached, each fetch gathers for itself */
-    uint8_t *memory;
+    tpv_chunk_table_t table;    /* chunk_bytes is a power of two, 1 << TPV_STORE_PARTS times TPV_MIN_CHUNK at most */
+    tpv_stored_chunk_t *chunks; /* table.count of them */
+    uint8_t *memory; /* of the chunks that are gathered; NULL: none are kept, each fetch gathers for itself */
     size_t memory_bytes;
-    uint64_t view_bytes; /* that the view itself takes */
-    uint64_t reserved;   /* of the budget */
+    uint8_t *zeros; /* as long as a chunk; NULL when no chunk is zeros */
 
     atomic_bool gathered; /* some fetch began to gather: relaxed exchange, for the count */
 
     /* Under the store's mutex. */
+    uint64_t reserved; /* of the budget */
+    _Atomic uint64_t *parts[TPV_STORE_PARTS + 1];
     unsigned users;
     bool superseded; /* a newer version is offered: goes as soon as nobody reads it */
     bool withdrawn;  /* offered no more, likewise */
@@ -60,6 +63,7 @@ typedef struct tpv_stored {
 typedef struct tpv_store_options {
     tpv_table_t *table;
     tpv_metrics_t *metrics;
+    uint32_t chunk_bytes; /* of exports: a power of two from TPV_MIN_CHUNK to TPV_MAX_CHUNK; longer for huge views */
     uint64_t budget;
     int64_t ttl_ns; /* from the last data movement */
 } tpv_store_options_t;
@@ -72,11 +76,17 @@ void tpv_store_close(tpv_store_t *store);
 /*
  * Use the export of `view` (which becomes the store's, also after an error), made when it is not there; *reused says
  * that it was. Cached when the budget has room. TPV_ERR_NO_SPACE when the table is full of exports in use,
- * TPV_ERR_NO_MEMORY, TPV_ERR_DEADLINE.
+ * TPV_ERR_NO_MEMORY, TPV_ERR_DEADLINE. It may take some tens of milliseconds.
  */
-tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_t *view, uint32_t chunk_bytes,
-                               int64_t deadline, tpv_stored_t **stored, bool *reused);
+tpv_status_t tpv_store_acquire(tpv_store_t *store, tpv_entry_t *entry, tpv_view_t *view, int64_t deadline,
+                               tpv_stored_t **stored, bool *reused);
 void tpv_store_release(tpv_store_t *store, tpv_stored_t *stored);
+
+/*
+ * The digests of the export's chunks cut into 1 << halvings parts each, in the order of the parts: 0 where one is not
+ * known yet; relaxed. They live as long as the export. NULL when the budget has no room for them.
+ */
+_Atomic uint64_t *tpv_store_part_digests(tpv_store_t *store, tpv_stored_t *stored, unsigned halvings);
 
 /* Take `bytes` of the budget for staging. TPV_ERR_NO_MEMORY when they are more than the share that is kept for it;
  * *got false when others have it now. */

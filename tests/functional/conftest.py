@@ -195,9 +195,9 @@ def in_mid_fetch(start_tpview, leases):
 
 @pytest.fixture
 def start_toy_service(start_service, build):
-    """As start_service, over the test plugin "Toy", for ranks under the test's hand."""
+    """As start_service, over the test plugin "Toy" and with chunks as short as those of ranks under the test's hand."""
     plugin = build / "tests" / "libtoynet.so"
-    return lambda *arguments, **more: start_service(*arguments, "--net", plugin, **more)
+    return lambda *arguments, **more: start_service(*arguments, "--net", plugin, **{"env": {"TPVIEW_CHUNK_BYTES": "64K"}, **more})
 
 
 @pytest.fixture

@@ -76,5 +76,5 @@ def handle(host: str, port: int) -> str:
 
 def fetch_request(index: dict, view: dict, handles: list[str], **fields) -> dict:
     return {"fetch_id": os.urandom(16).hex(), "artifact_id": index["artifact_id"], "view": view, "net": "TPView",
-            "handles": handles, "chunk_bytes": 1 << 20,
+            "handles": handles, "max_chunk_bytes": 1 << 20,
             "rank": {"host": "elsewhere", "pid": 1, "tp_rank": 0, "tp_size": 1}, **fields}

@@ -67,7 +67,7 @@ class Rank:
             self.listeners.append(listener)
             handles.append((b"toynet\0\0" + name.encode()).ljust(HANDLE_BYTES, b"\0").hex())
         request = {"fetch_id": self.fetch_id, "artifact_id": artifact_id, "net": "Toy", "handles": handles,
-                   "chunk_bytes": chunk, "view": view, "rank": {"host": host, "pid": 1, "tp_rank": 0, "tp_size": 1}}
+                   "max_chunk_bytes": chunk, "view": view, "rank": {"host": host, "pid": 1, "tp_rank": 0, "tp_size": 1}}
         if ranges is not None:
             request["ranges"] = ranges
         if deadline_s is not None:

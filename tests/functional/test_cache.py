@@ -15,9 +15,10 @@ def cache(tiny, start_service, sockets, tpview, tmp_path):
     """A service on a tiny checkpoint with options of the test's choice, and what one asks of it."""
 
     class Cache:
-        def __init__(self, *options):
+        def __init__(self, *options, chunk="4K"):
             path = sockets / f"cache{len(list(sockets.iterdir()))}.sock"
-            self.service = start_service(f"m@1={tiny('qwen3')}", "--listen", "127.0.0.1:0", "--unix", path, *options)
+            self.service = start_service(f"m@1={tiny('qwen3')}", "--listen", "127.0.0.1:0", "--unix", path, *options,
+                                         env={"TPVIEW_CHUNK_BYTES": chunk})
 
         def metric(self, name: str) -> float:
             with urllib.request.urlopen(f"http://{self.service.tcp}/metrics", timeout=LIMIT_S) as answer:
@@ -146,15 +147,21 @@ def test_publish_is_for_those_who_are_trusted(cache, tiny, tpview):
     assert done.returncode == 1 and "/nowhere" in done.stderr
 
 
-def test_a_fetch_that_waits_for_staging_is_not_blocked_by_its_own_export(cache):
-    """The export is cached for chunks of 4 KiB; one of 64 KiB cannot use it and needs staging beside it."""
-    probe = cache()
-    probe.fetch(0, 2)
-    c = cache("--budget", 2 * int(probe.metric("budget_used_bytes")) + (1 << 20))
-    assert c.fetch(0, 2)["export"] == "cold"
-    assert c.metric("budget_used_bytes") > 0
-    assert c.fetch(0, 2, "m", "--chunk", "64K")["needed_bytes"] > 0
-    assert c.metric("budget_peak_bytes") <= c.metric("budget_bytes")
+def test_ranks_that_take_chunks_of_any_size_share_one_export(cache, check_view, tiny, tmp_path):
+    """The source's chunks are a power of two, the longest that the rank takes; what was gathered for one suits all."""
+    c = cache(chunk="1M")
+    first = c.fetch(0, 2, "m", "--chunk", "64K")
+    assert first["export"] == "cold"
+    once = c.metric("bytes_gathered_total")
+    assert once > 0
+    for chunk, length in (("64M", 1 << 20), ("1M", 1 << 20), ("1000000", 1 << 19), ("64K", 1 << 16), ("4097", 4096), ("4K", 4096)):
+        fetched = c.fetch(0, 2, "m", "--chunk", chunk)
+        assert fetched["chunks"] == -(-first["needed_bytes"] // length)
+        assert check_view(tiny("qwen3"), 2, 0, tmp_path / "m-2-0").returncode == 0
+    assert c.metric("bytes_gathered_total") == once
+    assert c.metric("gathers_started_total") == 1
+    for chunk in ("1M", "1000000", "64K", "4K"):
+        assert c.fetch(0, 2, "m", "--chunk", chunk)["export"] == "warm"
 
 
 def test_whole_tensors_when_the_source_cannot_hold_a_view(cache, check_view, tiny, tmp_path, tpview):

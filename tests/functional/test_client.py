@@ -102,7 +102,7 @@ def test_the_source_is_told_who_asks_and_how_long(fake, tpview, tmp_path):
     failed(tpview(*command, "--comms", 3, "--chunk", "8K"), "because")
     (asked,) = source.fetches
     assert 0 < asked["deadline_ms"] <= 20000
-    assert (asked["rank"]["tp_rank"], asked["rank"]["tp_size"], asked["chunk_bytes"]) == (3, 4, 8192)
+    assert (asked["rank"]["tp_rank"], asked["rank"]["tp_size"], asked["max_chunk_bytes"]) == (3, 4, 8192)
     assert asked["rank"]["host"] == os.uname().nodename and asked["rank"]["pid"] > 0
     assert len(asked["handles"]) == len(set(asked["handles"])) == 3
 
@@ -211,7 +211,7 @@ def test_a_broken_comm_is_explained_by_the_source(fake, tpview, build, tmp_path)
     def break_comm(request: dict) -> None:
         outputs = request["view"]["outputs"]
         total = sum(prod(output["shape"]) * BITS[output["dtype"]] // 8 for output in outputs)
-        greeting = GREETING.pack(0x47565054, 1, 0, 1, 0, request["chunk_bytes"], total, bytes.fromhex(request["fetch_id"]))
+        greeting = GREETING.pack(0x47565054, 1, 0, 1, 0, request["max_chunk_bytes"], total, bytes.fromhex(request["fetch_id"]))
         name = bytes.fromhex(request["handles"][0])[8:].split(b"\0")[0]
         with socket.socket(socket.AF_UNIX) as comm:
             comm.connect(b"\0" + name)

@@ -42,8 +42,11 @@ static tpv_entry_t *open_entry(int version, uint64_t seed, char *path) {
 }
 
 static void open_store(room_t *room, uint64_t budget) {
-    tpv_store_options_t options = {
-        .table = room->table, .metrics = &room->metrics, .budget = budget, .ttl_ns = 3600 * TPV_NS_PER_SECOND};
+    tpv_store_options_t options = {.table = room->table,
+                                   .metrics = &room->metrics,
+                                   .chunk_bytes = CHUNK,
+                                   .budget = budget,
+                                   .ttl_ns = 3600 * TPV_NS_PER_SECOND};
     memset(&room->metrics, 0, sizeof room->metrics);
     OK(tpv_store_open(&options, &room->store));
 }
@@ -85,7 +88,7 @@ static tpv_view_t *columns(const tpv_entry_t *entry, unsigned column) {
 static tpv_stored_t *use(const room_t *room, int version, unsigned column, bool *reused) {
     tpv_stored_t *stored = NULL;
     tpv_entry_t *entry = room->entry[version - 1];
-    OK(tpv_store_acquire(room->store, entry, columns(entry, column), CHUNK, tpv_deadline_in(10), &stored, reused));
+    OK(tpv_store_acquire(room->store, entry, columns(entry, column), tpv_deadline_in(10), &stored, reused));
     return stored;
 }
 
@@ -206,8 +209,8 @@ typedef struct {
 static void *ask(void *argument) {
     asker_t *asker = argument;
     pthread_barrier_wait(asker->barrier);
-    asker->status = tpv_store_acquire(asker->room->store, asker->room->entry[0], asker->view, CHUNK,
-                                      tpv_deadline_in(10), &asker->stored, &asker->reused);
+    asker->status = tpv_store_acquire(asker->room->store, asker->room->entry[0], asker->view, tpv_deadline_in(10),
+                                      &asker->stored, &asker->reused);
     return NULL;
 }
 

@@ -34,7 +34,7 @@ static const char help[] =
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n"
     "  --deadline SECONDS  for the whole fetch (default: none)\n"
     "  --comms K           comms to deal the chunks over, 1 to 64 (default: TPVIEW_COMMS)\n"
-    "  --chunk BYTES       4K to 64M (default: TPVIEW_CHUNK_BYTES)\n"
+    "  --chunk BYTES       take no longer chunks, 4K to 64M (default: TPVIEW_CHUNK_BYTES)\n"
     "  --workers N         threads that compare digests and write; 0: the one that receives (default: by cores)\n"
     "  --net PLUGIN        net plugin, a name or a path (default: NCCL_NET_PLUGIN, else tpview)\n"
     "  --no-digests        do not compare chunk digests\n"
