@@ -68,8 +68,8 @@ typedef struct tpv_lease_info {
  * Each copy is consistent in itself; writers are never held up, so leases that begin or end meanwhile may be in or out.
  * A host without a table has none. The caller frees *leases with free(); it is NULL when there are none.
  * TPV_ERR_ARGUMENT for a bad name, TPV_ERR_PERMISSION for a file that is not this user's alone, TPV_ERR_FORMAT for a
- * table of another layout, TPV_ERR_UNSUPPORTED for one of another pid or time namespace, TPV_ERR_SYSTEM,
- * TPV_ERR_NO_MEMORY.
+ * table of another layout, TPV_ERR_UNSUPPORTED for one that processes of another pid or time namespace use,
+ * TPV_ERR_SYSTEM, TPV_ERR_NO_MEMORY.
  */
 TPV_API tpv_status_t tpv_leases_read(const char *name, tpv_lease_info_t **leases, size_t *count);
 

@@ -69,7 +69,7 @@ tpv_status_t tpv_leases_read(const char *name, tpv_lease_info_t **leases, size_t
     *count = 0;
     tpv_table_t *table;
     tpv_status_t status = tpv_table_open(name, TPV_OPEN_READ, &table);
-    if (status == TPV_ERR_NOT_FOUND) return TPV_OK;
+    if (status == TPV_ERR_NOT_FOUND || status == TPV_ERR_STALE) return TPV_OK;
     if (status != TPV_OK) return status;
     size_t room = 0;
     uint32_t used = tpv_slots_used(&table->leases);

@@ -49,22 +49,27 @@ typedef struct tpv_table {
     bool (*alive)(uint64_t process);
     bool (*erase)(const struct tpv_table *table, uint32_t slot, uint64_t generation); /* tpv_export_file_erase */
     char path[96]; /* "" for a table that is in no file */
+    int claim;     /* the file's descriptor: by its lock others know that this process lives (table_file.c); -1 */
 } tpv_table_t;
 
 typedef enum tpv_open {
     TPV_OPEN_READ,   /* map read-only; a missing table is TPV_ERR_NOT_FOUND */
     TPV_OPEN_WRITE,  /* likewise, for writing */
-    TPV_OPEN_CREATE, /* for writing; made when missing, replaced when it is of an earlier boot */
+    TPV_OPEN_CREATE, /* for writing; made when missing, replaced when abandoned */
 } tpv_open_t;
 
 /*
  * Open the table `name` (letters, digits, - and _, at most 32; NULL: TPVIEW_NAMESPACE). A new one gets its name only
  * when it is whole, so two creators at once are fine and nobody sees half a table. The caller owns *table.
  *
+ * One that is of an earlier boot or of another pid or time namespace, where its pids and times mean nothing, and that
+ * no living process has open for writing, is abandoned: TPV_OPEN_CREATE replaces it, the others say TPV_ERR_STALE.
+ *
  * TPV_ERR_ARGUMENT for a bad name; TPV_ERR_NOT_FOUND; TPV_ERR_PERMISSION when the file is not a regular file of this
  * user with mode 0600; TPV_ERR_FORMAT when it was made by a build with another layout (the message names what differs);
- * TPV_ERR_UNSUPPORTED when it belongs to another pid or time namespace, where its pids and times mean nothing;
- * TPV_ERR_NO_SPACE when shared memory is full; TPV_ERR_SYSTEM; TPV_ERR_NO_MEMORY.
+ * TPV_ERR_UNSUPPORTED when living processes of another pid or time namespace have it open for writing; TPV_ERR_REFUSED
+ * when it is being replaced and that takes a second; TPV_ERR_NO_SPACE when shared memory is full; TPV_ERR_SYSTEM;
+ * TPV_ERR_NO_MEMORY.
  */
 tpv_status_t tpv_table_open(const char *name, tpv_open_t mode, tpv_table_t **table);
 

@@ -1,6 +1,8 @@
 /* The table's file: made once, refused when it is not ours, and the public read side on it. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,8 +15,9 @@
 
 #include <cmocka.h>
 
-#include "base/process.h"
+#include "common/child.h"
 #include "common/fake_table.h"
+#include "lifecycle/file.h"
 
 static char name[33];
 static char path[96];
@@ -114,8 +117,6 @@ static void a_foreign_layout_is_refused_by_name(void **state) {
         {offsetof(tpv_table_header_t, export_bytes), 4, TPV_ERR_FORMAT, "size of an export slot"},
         {offsetof(tpv_table_header_t, lease_slots), 4, TPV_ERR_FORMAT, "number of lease slots"},
         {offsetof(tpv_table_header_t, lease_bytes), 4, TPV_ERR_FORMAT, "size of a lease slot"},
-        {offsetof(tpv_table_header_t, pid_namespace), 8, TPV_ERR_UNSUPPORTED, "pid namespace"},
-        {offsetof(tpv_table_header_t, time_namespace), 8, TPV_ERR_UNSUPPORTED, "time namespace"},
     };
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         tpv_table_t *table = open_table();
@@ -142,23 +143,205 @@ static void a_foreign_layout_is_refused_by_name(void **state) {
     assert_non_null(strstr(tpv_error_message(), "length"));
 }
 
-static void a_table_of_an_earlier_boot_is_replaced(void **state) {
+/* ---- tables of another boot or container ---- */
+
+static const struct {
+    size_t offset;
+    const char *what;
+} places[] = {
+    {offsetof(tpv_table_header_t, boot_id), "boot"},
+    {offsetof(tpv_table_header_t, pid_namespace), "pid namespace"},
+    {offsetof(tpv_table_header_t, time_namespace), "time namespace"},
+};
+
+static void move_elsewhere(size_t place) {
+    patch(places[place].offset, "01234567", 8);
+}
+
+static void assert_refused(size_t place) {
+    static const tpv_open_t modes[] = {TPV_OPEN_READ, TPV_OPEN_WRITE, TPV_OPEN_CREATE};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        tpv_table_t *table;
+        assert_int_equal(tpv_table_open(name, modes[i], &table), TPV_ERR_UNSUPPORTED);
+        assert_non_null(strstr(tpv_error_message(), places[place].what));
+        assert_non_null(strstr(tpv_error_message(), "TPVIEW_NAMESPACE"));
+    }
+    tpv_lease_info_t *leases;
+    size_t count;
+    assert_int_equal(tpv_leases_read(name, &leases, &count), TPV_ERR_UNSUPPORTED);
+}
+
+static void an_abandoned_table_is_replaced(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        tpv_table_t *table = open_table();
+        uint64_t epoch = table->header->epoch;
+        tpv_export_t export = fake_ready(table, 1);
+        char view[TPV_EXPORT_PATH_MAX];
+        tpv_export_file_path(table, export, view);
+        close(open(view, O_CREAT | O_RDWR, 0600));
+        tpv_table_close(table);
+        move_elsewhere(i);
+        if (i == 0) patch(offsetof(tpv_table_header_t, export_bytes), "\1", 1); /* an earlier build's, too */
+        assert_int_equal(tpv_table_open(name, TPV_OPEN_READ, &table), TPV_ERR_STALE);
+        assert_int_equal(tpv_table_open(name, TPV_OPEN_WRITE, &table), TPV_ERR_STALE);
+        tpv_lease_info_t *leases;
+        size_t count;
+        assert_int_equal(tpv_leases_read(name, &leases, &count), TPV_OK);
+        assert_int_equal(count, 0);
+        assert_int_equal(access(view, F_OK), 0);
+        table = open_table();
+        assert_int_not_equal(table->header->epoch, epoch);
+        assert_int_equal(tpv_slots_used(&table->exports), 0);
+        assert_int_equal(access(view, F_OK), -1);
+        tpv_table_close(table);
+    }
+}
+
+static void a_living_stranger_keeps_its_table(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        tpv_table_t *held = open_table(), *again = open_table();
+        move_elsewhere(i);
+        assert_refused(i);
+        tpv_table_close(held);
+        assert_refused(i);
+        tpv_table_close(again);
+        tpv_table_close(open_table());
+    }
+}
+
+static int hold(void *argument) {
+    (void)argument;
+    for (;;)
+        pause();
+    return 0;
+}
+
+/* A forked child goes on with the table, and a death without a word ends its claim. */
+static void a_forked_child_holds_it_until_it_is_killed(void **state) {
     (void)state;
     tpv_table_t *table = open_table();
     uint64_t epoch = table->header->epoch;
-    fake_ready(table, 1);
+    pid_t child = child_start(hold, NULL);
     tpv_table_close(table);
-    patch(offsetof(tpv_table_header_t, boot_id), "00000000", 8);
-    patch(offsetof(tpv_table_header_t, export_bytes), "\1", 1); /* an earlier build's, too */
-    assert_int_equal(tpv_table_open(name, TPV_OPEN_WRITE, &table), TPV_ERR_NOT_FOUND);
-    tpv_lease_info_t *leases;
-    size_t count;
-    assert_int_equal(tpv_leases_read(name, &leases, &count), TPV_OK);
-    assert_int_equal(count, 0);
+    move_elsewhere(1);
+    assert_refused(1);
+    kill(child, SIGKILL);
+    assert_int_equal(child_wait(child, 30), -1);
     table = open_table();
     assert_int_not_equal(table->header->epoch, epoch);
-    assert_int_equal(tpv_slots_used(&table->exports), 0);
     tpv_table_close(table);
+}
+
+/* Somebody who looks on keeps no table: it has nothing in it. */
+static void a_reader_is_no_holder(void **state) {
+    (void)state;
+    tpv_table_t *table = open_table(), *reader;
+    assert_int_equal(tpv_table_open(name, TPV_OPEN_READ, &reader), TPV_OK);
+    tpv_table_close(table);
+    move_elsewhere(1);
+    tpv_table_close(open_table());
+    tpv_table_close(reader);
+}
+
+/* ---- at the same time ---- */
+
+/* In place of the C library's in this program, so that something can happen right before or after: once. */
+static void (*before_unlink)(void), (*after_fstat)(void);
+
+static void happen(void (**event)(void)) {
+    void (*now)(void) = *event;
+    *event = NULL;
+    if (now) now();
+}
+
+int unlink(const char *file) {
+    happen(&before_unlink);
+    return unlinkat(AT_FDCWD, file, 0);
+}
+
+int fstat(int fd, struct stat *info) {
+    int result = fstatat(fd, "", info, AT_EMPTY_PATH);
+    happen(&after_fstat);
+    return result;
+}
+
+static bool is_the_one(const tpv_table_t *table) {
+    struct stat present, mapped;
+    return stat(path, &present) == 0 && fstat(table->claim, &mapped) == 0 && present.st_ino == mapped.st_ino;
+}
+
+static void open_while_replaced(void) {
+    tpv_table_t *table;
+    assert_int_equal(tpv_table_open(name, TPV_OPEN_CREATE, &table), TPV_ERR_REFUSED);
+    assert_non_null(strstr(tpv_error_message(), "being replaced"));
+}
+
+/* A second one would take away what the first has put in its place. */
+static void one_at_a_time_replaces_it(void **state) {
+    (void)state;
+    tpv_table_close(open_table());
+    move_elsewhere(1);
+    before_unlink = open_while_replaced;
+    tpv_table_t *table = open_table();
+    assert_null(before_unlink);
+    assert_true(is_the_one(table));
+    tpv_table_close(table);
+}
+
+static void take_the_name_away(void) {
+    assert_int_equal(unlink(path), 0);
+}
+
+/* It was free when it was looked at, and replaced by others before it was claimed. */
+static void what_was_replaced_before_the_claim_is_not_used(void **state) {
+    (void)state;
+    tpv_table_close(open_table());
+    after_fstat = take_the_name_away;
+    tpv_table_t *table = open_table();
+    assert_null(after_fstat);
+    assert_true(is_the_one(table));
+    tpv_table_close(table);
+}
+
+#define TAKERS 8
+#define ROUNDS 50
+
+static pthread_barrier_t start;
+
+static void *take_over(void *argument) {
+    tpv_table_t **table = argument;
+    for (int i = 0; i < ROUNDS; i++) {
+        pthread_barrier_wait(&start);
+        *table = NULL;
+        if (tpv_table_open(name, TPV_OPEN_CREATE, table) != TPV_OK) print_error("%s\n", tpv_error_message());
+        pthread_barrier_wait(&start);
+        pthread_barrier_wait(&start); /* looked at */
+        tpv_table_close(*table);
+    }
+    return NULL;
+}
+
+static void many_who_replace_it_at_once_meet_in_one(void **state) {
+    (void)state;
+    pthread_t threads[TAKERS];
+    tpv_table_t *tables[TAKERS];
+    tpv_table_close(open_table());
+    pthread_barrier_init(&start, NULL, TAKERS + 1);
+    for (int i = 0; i < TAKERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, take_over, &tables[i]), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        move_elsewhere(1);
+        pthread_barrier_wait(&start);
+        pthread_barrier_wait(&start);
+        for (int i = 0; i < TAKERS; i++)
+            assert_true(tables[i] && is_the_one(tables[i]));
+        pthread_barrier_wait(&start);
+    }
+    for (int i = 0; i < TAKERS; i++)
+        pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&start);
 }
 
 static void the_public_list(void **state) {
@@ -209,27 +392,20 @@ static void the_public_list(void **state) {
     tpv_table_close(table);
 }
 
-static void who_a_process_is(void **state) {
-    (void)state;
-    uint64_t self = tpv_process_self(), other;
-    assert_int_equal(tpv_process_pid(self), getpid());
-    assert_true(tpv_process_alive(self));
-    assert_false(tpv_process_alive(self + 1)); /* the same pid, started at another time */
-    assert_false(tpv_process_alive(0));
-    assert_int_equal(tpv_process_of(getpid(), &other), TPV_OK);
-    assert_true(other == self);
-    assert_int_equal(tpv_process_of(0x3fffff, &other), TPV_ERR_NOT_FOUND);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(it_is_made_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_names_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_not_ours_alone_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_foreign_layout_is_refused_by_name, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_table_of_an_earlier_boot_is_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_abandoned_table_is_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_living_stranger_keeps_its_table, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_forked_child_holds_it_until_it_is_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_reader_is_no_holder, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_at_a_time_replaces_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_replaced_before_the_claim_is_not_used, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_who_replace_it_at_once_meet_in_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_public_list, set_up, tear_down),
-        cmocka_unit_test(who_a_process_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,6 +84,14 @@ static tpv_status_t examine_table(doctor_t *doctor) {
 static void examine(doctor_t *doctor) {
     doctor->host = tpv_host_read();
     tpv_status_t status = tpv_table_open(NULL, doctor->repair ? TPV_OPEN_WRITE : TPV_OPEN_READ, &doctor->table);
+    if (status == TPV_ERR_STALE && doctor->repair) {
+        status = tpv_table_open(NULL, TPV_OPEN_CREATE, &doctor->table);
+        if (status == TPV_OK)
+            note(doctor->repaired, TABLE, "%s was of an earlier boot or container: replaced", doctor->table->path);
+    } else if (status == TPV_ERR_STALE) {
+        status = tpv_error_set(status, "%s: the next program that uses it replaces it, and so does --repair",
+                               tpv_error_message());
+    }
     if (status == TPV_OK) {
         status = examine_table(doctor);
     } else if (status == TPV_ERR_NOT_FOUND) {
