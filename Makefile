@@ -149,6 +149,12 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_LIB_OBJ) $(SERVICE_OBJ) $(LIBA)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -lcmocka -ldl -o $@
 
+# Cuts views of tiny checkpoints for tests/models.
+$(B)/tests/models/write_views: $(B)/obj/tests/models/write_views.o $(TOOL_OBJ) $(LIBA)
+	$(Q)mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
+
 # The tests that look inside the plugin.
 $(B)/obj/tests/unit/test_net_tuner.o $(B)/obj/tests/unit/test_net_address.o: COMMON += -Iplugin
 $(B)/obj/tests/functional/test_net_local.o: COMMON += -Iplugin

@@ -5,25 +5,25 @@
 #include "artifact/json.h"
 #include "base/error.h"
 
-/* Made by the Makefile: {"name", "text"}, for each file. "defaults" is not a family. */
+/* Made by the Makefile: {"name", "text"}, for each file. "defaults" and "transformers" are no families. */
 static const tpv_family_t embedded[] = {
 #include "view/families.inc"
     {NULL, NULL},
 };
 
-static bool is_defaults(const tpv_family_t *family) {
-    return strcmp(family->name, "defaults") == 0;
+static bool is_base(const tpv_family_t *family) {
+    return strcmp(family->name, "defaults") == 0 || strcmp(family->name, "transformers") == 0;
 }
 
 const tpv_family_t *tpv_family_at(size_t index) {
     for (const tpv_family_t *family = embedded; family->name; family++)
-        if (!is_defaults(family) && index-- == 0) return family;
+        if (!is_base(family) && index-- == 0) return family;
     return NULL;
 }
 
-const char *tpv_family_defaults(void) {
+const char *tpv_family_base(const char *name) {
     for (const tpv_family_t *family = embedded; family->name; family++)
-        if (is_defaults(family)) return family->text;
+        if (is_base(family) && strcmp(family->name, name) == 0) return family->text;
     return "{}";
 }
 

@@ -17,7 +17,8 @@ const tpv_family_t *tpv_family_at(size_t index);
 /* The family that names `model_type`. TPV_ERR_PLAN when none does, TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_family_find(const char *model_type, const tpv_family_t **family);
 
-/* What a plan file with rules of its own starts from: prefixes and heads that most models share. */
-const char *tpv_family_defaults(void);
+/* What a plan file with rules of its own starts from, by its file's name: "defaults" for prefixes and heads that most
+ * models share, "transformers" for how transformers' names stand on disk. Static storage. */
+const char *tpv_family_base(const char *name);
 
 #endif

@@ -183,18 +183,39 @@ static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
     return tpv_error_set(TPV_ERR_PLAN, "%s: missing in the checkpoint, %s needs it", fuse.part[0], fuse.name);
 }
 
+/* Rules that stand for one of the plan (for other names on disk, other layers) are told by its pattern. */
+static bool given_matched(const tpv_rules_t *rules, const char *given) {
+    for (size_t i = 0; i < rules->rule_count; i++)
+        if (rules->rules[i].given == given && rules->rules[i].matched) return true;
+    return false;
+}
+
+static bool is_first_of_given(const tpv_rules_t *rules, size_t index) {
+    for (size_t i = 0; i < index; i++)
+        if (rules->rules[i].given == rules->rules[index].given) return false;
+    return true;
+}
+
 /* A rule of a plan file that matches nothing is a mistake of whoever wrote it, or the plan of another model. */
 static tpv_status_t check_unmatched(const planner_t *planner) {
     const tpv_rules_t *rules = planner->cutter.rules;
     if (rules->family || planner->cutter.tp_size == 1) return TPV_OK;
+    size_t cutting = 0, idle = 0;
     for (size_t i = 0; i < rules->rule_count; i++) {
         const tpv_rule_t *rule = &rules->rules[i];
-        if (rule->matched || rule->kind == TPV_CUT_REPLICATE || rule->kind == TPV_CUT_LOCAL) continue;
+        if (rule->kind == TPV_CUT_REPLICATE || rule->kind == TPV_CUT_REFUSED || !is_first_of_given(rules, i)) continue;
+        cutting++;
+        if (given_matched(rules, rule->given)) continue;
+        idle++;
         if (!rules->replicate_others)
-            return tpv_error_set(TPV_ERR_PLAN, "rule \"%s\": %s matches no tensor of the checkpoint", rule->pattern,
+            return tpv_error_set(TPV_ERR_PLAN, "rule \"%s\": %s matches no tensor of the checkpoint", rule->given,
                                  rule->word);
-        TPV_WARN("plan file: rule \"%s\": %s matches no tensor of the checkpoint", rule->pattern, rule->word);
+        TPV_WARN("plan file: rule \"%s\": %s matches no tensor of the checkpoint", rule->given, rule->word);
     }
+    if (rules->transformers && cutting > 0 && idle == cutting)
+        return tpv_error_set(TPV_ERR_PLAN, "transformers' plan matches no tensor of the checkpoint: the names on disk "
+                                           "are not those of the model; give \"names\" and \"prefixes\" in a plan "
+                                           "file");
     return TPV_OK;
 }
 

@@ -42,9 +42,32 @@ static tpv_status_t cut_even(const tpv_cutter_t *cutter, const tpv_tensor_t *ten
     return TPV_OK;
 }
 
+/*
+ * Stacked experts are [experts, out, in] in some models and [experts, in, out] in others. What gate and up make of an
+ * input is what down_proj takes: their axis must be twice as long as one of its own, on the other side.
+ */
+static tpv_status_t check_stack(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis) {
+    static const char own[] = "gate_up_proj";
+    size_t length = strlen(tensor->name);
+    if (tensor->dims != 3 || length < sizeof own - 1 || strcmp(tensor->name + length - (sizeof own - 1), own) != 0)
+        return TPV_OK;
+    char name[TPV_MAX_NAME + 1];
+    snprintf(name, sizeof name, "%.*sdown_proj", (int)(length - (sizeof own - 1)), tensor->name);
+    const tpv_tensor_t *down = tpv_artifact_find(cutter->artifact, name);
+    if (!down || down->dims != 3 || tensor->shape[axis] == 2 * down->shape[3 - axis]) return TPV_OK;
+    return tpv_error_set(
+        TPV_ERR_PLAN,
+        "%s: axis %d has %llu steps, which are not twice the %llu of axis %d of %s: the experts are "
+        "stacked as [experts, in, out] and not [experts, out, in], or the other way round; give a plan "
+        "file with %s for gate_up_proj and %s for down_proj",
+        tensor->name, axis, (ull)tensor->shape[axis], (ull)down->shape[3 - axis], 3 - axis, name,
+        axis == 1 ? "packed_rowwise" : "packed_colwise", axis == 1 ? "colwise" : "rowwise");
+}
+
 /* The halves of the axis (gate and up) are cut each on its own. */
 static tpv_status_t cut_packed(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis, tpv_cut_t *cut) {
     uint64_t extent = tensor->shape[axis];
+    TPV_TRY(check_stack(cutter, tensor, axis));
     if (extent % 2 != 0 || extent / 2 % cutter->tp_size != 0)
         return tpv_error_set(TPV_ERR_PLAN, "%s: two packed halves of %llu %s do not divide by tp_size %llu",
                              tensor->name, (ull)extent, tpv_axis_word(tensor, axis), (ull)cutter->tp_size);
@@ -107,15 +130,18 @@ static tpv_status_t cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *t
         return tpv_layout_cut(cutter, tensor, kind == TPV_CUT_FIRST ? 0 : along_rows ? rows : last, layout, cut);
     switch (kind) {
     case TPV_CUT_REPLICATE:
-    case TPV_CUT_LOCAL:
+    case TPV_CUT_REFUSED:
         return TPV_OK;
     case TPV_CUT_COLWISE:
         return cut_even(cutter, tensor, rows, rule->gathered, cut);
     case TPV_CUT_ROWWISE:
         return cut_even(cutter, tensor, last, rule->gathered, cut);
     case TPV_CUT_PACKED_COLWISE:
+        /* PackedColwiseParallel in transformers cuts a vector as any other, PackedRowwiseParallel none. */
+        if (vector && cutter->rules->transformers) return cut_even(cutter, tensor, rows, true, cut);
         return cut_packed(cutter, tensor, rows, cut);
     case TPV_CUT_PACKED_ROWWISE:
+        if (vector && cutter->rules->transformers) return TPV_OK;
         return cut_packed(cutter, tensor, last, cut);
     case TPV_CUT_FIRST:
         return cut_even(cutter, tensor, 0, rule->gathered, cut);
@@ -218,12 +244,9 @@ tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tens
                             tpv_cut_t *cut) {
     whole(cut);
     if (rule->kind == TPV_CUT_REPLICATE) return TPV_OK;
-    if (rule->kind == TPV_CUT_LOCAL && cutter->tp_size > 1)
-        return tpv_error_set(
-            TPV_ERR_PLAN,
-            "%s: rule \"%s\": \"local\" divides the values by tp_size, which is not a slice: expected a "
-            "word that cuts or replicates",
-            tensor->name, rule->pattern);
+    if (rule->kind == TPV_CUT_REFUSED && cutter->tp_size > 1)
+        return tpv_error_set(TPV_ERR_PLAN, "%s: rule \"%s\": \"%s\" %s: expected a word that cuts or replicates",
+                             tensor->name, rule->given, rule->word, rule->refused);
     const char *dot = strrchr(tensor->name, '.');
     const char *leaf = dot ? dot + 1 : tensor->name;
     if (names_in_full(cutter->rules, rule, tensor)) return cut_weight(cutter, tensor, rule, cut);

@@ -8,6 +8,7 @@
 #include "view/families.h"
 #include "view/fields.h"
 #include "view/plan_rules.h"
+#include "view/plan_transformers.h"
 #include "view/plan_whole.h"
 
 #define PLAN_FORMAT "tpview-plan-1"
@@ -180,8 +181,20 @@ static tpv_status_t check_model_types(json_t *root, const json_t *facts) {
 }
 
 static tpv_status_t check_fields(json_t *root) {
-    static const char *const keys[] = {"format", "about", "model_types", "prefixes", "sections", "tp_plan",
-                                       "heads",  "packs", "needs",       "tied",     "default",  NULL};
+    static const char *const keys[] = {"format",
+                                       "about",
+                                       "model_types",
+                                       "prefixes",
+                                       "sections",
+                                       "tp_plan",
+                                       "heads",
+                                       "packs",
+                                       "needs",
+                                       "tied",
+                                       "default",
+                                       "names",
+                                       "transformers_tp_plan",
+                                       NULL};
     const char *format;
     TPV_TRY(tpv_fields_known("plan", root, keys));
     TPV_TRY(tpv_field_name("plan", root, "format", &format));
@@ -234,6 +247,9 @@ static tpv_status_t read_rest(tpv_rules_t *rules, json_t *root) {
     json_t *needs = json_object_get(root, "needs"), *tied = json_object_get(root, "tied");
     if (needs) TPV_TRY(tpv_whole_read(needs));
     if (needs) rules->needs = needs;
+    json_t *names = json_object_get(root, "names");
+    if (names) TPV_TRY(tpv_names_check(names));
+    if (names) rules->names = names;
     return tied ? read_tied(tied, rules) : TPV_OK;
 }
 
@@ -247,10 +263,12 @@ static tpv_status_t read_trees(tpv_rules_t *rules) {
     json_t *file = rules->texts[0], *base = rules->texts[1];
     rules->head = "lm_head";
     rules->embedding = "embed_tokens";
-    TPV_TRY(read_tp_plan(rules, json_object_get(file, "tp_plan") ? file : base));
-    TPV_TRY(read_layouts(rules));
     TPV_TRY(read_rest(rules, base));
-    return file ? read_rest(rules, file) : TPV_OK;
+    if (file) TPV_TRY(read_rest(rules, file));
+    const json_t *transformers = json_object_get(file, "transformers_tp_plan");
+    if (transformers) return tpv_rules_read_transformers(rules, transformers);
+    TPV_TRY(read_tp_plan(rules, json_object_get(file, "tp_plan") ? file : base));
+    return read_layouts(rules);
 }
 
 static tpv_status_t load_family(tpv_rules_t *rules) {
@@ -271,22 +289,36 @@ tpv_status_t tpv_rules_of_family(const json_t *facts, tpv_rules_t *rules) {
     return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "the plan of family %s", rules->family);
 }
 
-static tpv_status_t load_defaults(tpv_rules_t *rules) {
-    const char *text = tpv_family_defaults();
+/* What plan files with rules of their own start from: "defaults", or "transformers" for transformers' rules. */
+static tpv_status_t load_base(tpv_rules_t *rules, const char *name) {
+    const char *text = tpv_family_base(name);
     return load(text, strlen(text), &rules->texts[1]);
+}
+
+/* transformers' plan says all that there is to say: it knows nothing of heads and parts. */
+static tpv_status_t check_transformers(json_t *root) {
+    static const char *const others[] = {"tp_plan", "heads", "packs"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (json_object_get(root, others[i]))
+            return tpv_error_set(TPV_ERR_FORMAT,
+                                 "\"transformers_tp_plan\" does not go with \"%s\": expected one of them", others[i]);
+    return TPV_OK;
 }
 
 tpv_status_t tpv_rules_default(const json_t *facts, tpv_rules_t *rules) {
     rules->facts = facts;
-    TPV_TRY(load_defaults(rules));
+    TPV_TRY(load_base(rules, "defaults"));
     return read_trees(rules);
 }
 
 static tpv_status_t read_file(tpv_rules_t *rules, const char *json, size_t length) {
     TPV_TRY(load(json, length, &rules->texts[0]));
     TPV_TRY(check_model_types(rules->texts[0], rules->facts));
-    if (json_object_get(rules->texts[0], "tp_plan")) {
-        TPV_TRY(load_defaults(rules));
+    if (json_object_get(rules->texts[0], "transformers_tp_plan")) {
+        TPV_TRY(check_transformers(rules->texts[0]));
+        TPV_TRY(load_base(rules, "transformers"));
+    } else if (json_object_get(rules->texts[0], "tp_plan")) {
+        TPV_TRY(load_base(rules, "defaults"));
     } else {
         TPV_TRY(load_family(rules));
     }

@@ -1,5 +1,6 @@
 #include "view/plan_rules.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,9 +17,9 @@ void tpv_rules_clear(tpv_rules_t *rules) {
 /*
  * Glob matching with two kinds of star. After a mismatch the latest `*` takes one character more, unless that is a dot;
  * then the latest `**` does. Going back further is never needed: what follows a `**` is matched as early as possible,
- * and a `*` cannot leave its part of the name.
+ * and a `*` cannot leave its part of the name. With `numbers`, a `*` takes digits only.
  */
-static bool glob(const char *pattern, const char *name) {
+static bool glob(const char *pattern, const char *name, bool numbers) {
     const char *star = NULL, *star_name = NULL;   /* behind the latest `*`, and what it left to match */
     const char *stars = NULL, *stars_name = NULL; /* the same of `**` */
     for (;;) {
@@ -35,7 +36,7 @@ static bool glob(const char *pattern, const char *name) {
             name++;
         } else if (!*name && !*pattern) {
             return true;
-        } else if (star && *star_name && *star_name != '.') {
+        } else if (star && *star_name && (numbers ? isdigit((unsigned char)*star_name) : *star_name != '.')) {
             pattern = star;
             name = ++star_name;
         } else if (stars && *stars_name) {
@@ -49,14 +50,16 @@ static bool glob(const char *pattern, const char *name) {
 }
 
 bool tpv_pattern_matches(const char *pattern, const char *name) {
-    return glob(pattern, name);
+    return glob(pattern, name, false);
 }
 
 bool tpv_rules_match(const tpv_rules_t *rules, const char *pattern, const char *name) {
-    if (glob(pattern, name)) return true;
+    if (glob(pattern, name, rules->transformers)) return true;
     for (size_t i = 0; i < rules->prefix_count; i++) {
         size_t length = strlen(rules->prefixes[i]);
-        if (strncmp(name, rules->prefixes[i], length) == 0 && glob(pattern, name + length)) return true;
+        if (length > 0 && strncmp(name, rules->prefixes[i], length) == 0 &&
+            glob(pattern, name + length, rules->transformers))
+            return true;
     }
     return false;
 }
@@ -120,7 +123,7 @@ tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_ru
             if (*rule || !tpv_rules_when(rules, candidate->when, NULL, tensor)) continue;
             if (found && found->kind != candidate->kind)
                 return tpv_error_set(TPV_ERR_PLAN, "%s: the rules \"%s\": %s and \"%s\": %s both match it", tensor,
-                                     found->pattern, found->word, candidate->pattern, candidate->word);
+                                     found->given, found->word, candidate->given, candidate->word);
             if (!found) found = candidate;
         }
         if (!*rule) *rule = found;

@@ -25,15 +25,17 @@ typedef enum tpv_cut_kind {
     TPV_CUT_ROWWISE,        /* axis -1; a bias is replicated */
     TPV_CUT_PACKED_COLWISE, /* as colwise, each half of the axis on its own (gate and up in one tensor) */
     TPV_CUT_PACKED_ROWWISE,
-    TPV_CUT_FIRST, /* axis 0: rows of an embedding, experts of a stack */
-    TPV_CUT_LAST,  /* axis -1, also of a vector */
-    TPV_CUT_VOCAB, /* axis 0, padded to a multiple of 64 first if it does not divide */
-    TPV_CUT_LOCAL, /* refused: values are divided by the number of ranks. Harmless on a container of modules */
+    TPV_CUT_FIRST,   /* axis 0: rows of an embedding, experts of a stack */
+    TPV_CUT_LAST,    /* axis -1, also of a vector */
+    TPV_CUT_VOCAB,   /* axis 0, padded to a multiple of 64 first if it does not divide */
+    TPV_CUT_REFUSED, /* an error when it matches a tensor; rule->refused says why. Harmless on a container of modules */
 } tpv_cut_kind_t;
 
 typedef struct tpv_rule {
     const char *pattern;
-    const char *word; /* as the plan has it, for messages */
+    const char *given;   /* the pattern as the plan has it; several rules may stand for one of the plan */
+    const char *word;    /* as the plan has it, for messages */
+    const char *refused; /* why there is no such slice; NULL but for TPV_CUT_REFUSED */
     tpv_cut_kind_t kind;
     bool gathered;      /* the word says that every rank has the module's whole output, or input: shares may differ */
     bool matched;       /* some tensor */
@@ -73,11 +75,13 @@ typedef struct tpv_rules {
     const char *sections[TPV_MAX_SECTIONS]; /* of config.json, "" is the top */
     size_t section_count;
     const json_t *needs;          /* what a whole checkpoint has (plan_whole.h); NULL: not told */
+    const json_t *names;          /* how modules of transformers stand on disk (plan_transformers.h); NULL: not told */
     const char *head, *embedding; /* modules that may be tied, without a prefix */
     bool tied_default;            /* what counts when config.json does not tell tie_word_embeddings */
     bool replicate_others;        /* no rule: replicate, instead of an error */
+    bool transformers;            /* rules as transformers reads them: `*` is a number, heads do not matter */
     const json_t *facts;          /* of config.json; borrowed */
-    json_t *texts[2];             /* the JSON trees that texts and values lie in; owned */
+    json_t *texts[3];             /* the JSON trees that texts and values lie in; owned */
 } tpv_rules_t;
 
 void tpv_rules_clear(tpv_rules_t *rules);
@@ -88,7 +92,7 @@ void tpv_rules_clear(tpv_rules_t *rules);
  */
 bool tpv_pattern_matches(const char *pattern, const char *name);
 
-/* Does `pattern` match `name`, or what is behind one of the plan's prefixes? */
+/* Does `pattern` match `name`, or what is behind one of the plan's prefixes? In transformers' plans `*` is a number. */
 bool tpv_rules_match(const tpv_rules_t *rules, const char *pattern, const char *name);
 
 /* Where the numbers of a tensor are looked up; `section` NULL for the plan's. */

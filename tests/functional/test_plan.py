@@ -98,3 +98,33 @@ def test_published_small_model_is_tied_once(sparse, plan):
     model = MODELS["qwen2.5-0.5b"]
     result = plan(sparse("qwen2.5-0.5b"), 2)
     assert result["tensors"] == len(tensors_of(model.config)) == 290
+
+
+def test_transformers_own_plan(sparse, plan, tmp_path):
+    """base_model_tp_plan and tp_plan of transformers, as they stand: 8 heads of keys and values over 16 ranks are cut
+    through, where tpview's own plan gives each of them to two ranks."""
+    rules = {f"model.layers.*.self_attn.{name}_proj": "colwise" for name in "qkv"}
+    rules |= {f"model.layers.*.mlp.{name}_proj": "colwise" for name in ("gate", "up")}
+    rules |= {"model.layers.*.self_attn.o_proj": "rowwise", "model.layers.*.mlp.down_proj": "rowwise",
+              "model.embed_tokens": "embedding_rowwise", "lm_head": "colwise_gather_output"}
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(rules))
+    own = plan(sparse("qwen3-14b"), 8, 3)
+    assert plan(sparse("qwen3-14b"), 8, 3, "--plan", f"hf:{file}")["view_id"] == own["view_id"]
+    shapes = {output["name"]: output["shape"]
+              for output in plan(sparse("qwen3-14b"), 16, 15, "--plan", f"hf:{file}")["outputs"]}
+    assert shapes["model.layers.39.self_attn.k_proj.weight"] == [64, 5120]
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("{", "JSON"),
+    ('{"layers.*.self_attn.q_proj": "sideways"}', 'unknown word "sideways"'),
+    ('{"decoder.*.q_proj": "colwise"}', "matches no tensor of the checkpoint"),
+])
+def test_faults_of_transformers_plans_are_named(sparse, tpview, tmp_path, text, reason):
+    file = tmp_path / "plan.json"
+    file.write_text(text)
+    done = tpview("plan", "--checkpoint", sparse("qwen3-14b"), "--tp-size", 2, "--tp-rank", 0, "--plan", f"hf:{file}")
+    assert done.returncode == 1 and reason in done.stderr
+    missing = tpview("plan", "--checkpoint", sparse("qwen3-14b"), "--tp-size", 2, "--tp-rank", 0, "--plan", "hf:none")
+    assert missing.returncode == 1 and "cannot open none" in missing.stderr

@@ -12,6 +12,8 @@ static tpv_artifact_t *make_index(void) {
     static const tpv_tensor_t tensors[] = {
         {.name = "a.weight", .dtype = TPV_DTYPE_BF16, .dims = 2, .shape = {8, 12}},
         {.name = "a.bias", .dtype = TPV_DTYPE_BF16, .dims = 1, .shape = {8}},
+        {.name = "layers.0.block_sparse_moe.experts.0.w1.weight", .dtype = TPV_DTYPE_BF16, .dims = 2, .shape = {8, 4}},
+        {.name = "layers.0.mlp.experts.gate_up_proj", .dtype = TPV_DTYPE_BF16, .dims = 3, .shape = {2, 8, 6}},
         {.name = "n", .dtype = TPV_DTYPE_F4, .dims = 2, .shape = {4, 8}},
         {.name = "q_proj.weight", .dtype = TPV_DTYPE_F8_E4M3, .dims = 2, .shape = {16, 8}},
         {.name = "q_proj.weight_scale_inv", .dtype = TPV_DTYPE_F32, .dims = 2, .shape = {2, 1}},

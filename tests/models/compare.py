@@ -11,7 +11,9 @@ from views import Request, View, cut
 
 SIZES = (1, 2, 4, 8)
 EQUAL = "equal"
-WAYS = ("plan", "fused")  # the family's plan, and the same with fusing
+# The family's plan, the same with fusing, and transformers' own plan as it stands.
+WAYS = ("plan", "fused", "hf")
+UNMEASURED = "-"  # transformers has no plan, or cannot load by it
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj"), "w13": ("w1", "w3")}
 
 
@@ -43,6 +45,21 @@ def difference(view: View, due: dict[str, np.ndarray]) -> str | None:
     return f"{min(left)} is missing" if left else None
 
 
+def _request(folder: Path, way: str, size: int, rank: int) -> Request:
+    return Request(size, rank, way == "fused", f"hf:{folder / 'tp_plan.json'}" if way == "hf" else "-")
+
+
+def _judge_transformers(checkpoint: Checkpoint, size: int, views: list[View | str]) -> str:
+    """Its plan gives what its loader gives, whatever the sizes: there is no error that is due."""
+    for number, view in enumerate(views):
+        if isinstance(view, str):
+            return f"fails: {view}"
+        found = difference(view, checkpoint.by_transformers(Rank(number, size)))
+        if found:
+            return f"differs: rank {number}: {found}"
+    return EQUAL
+
+
 def _judge(checkpoint: Checkpoint, size: int, views: list[View | str]) -> str:
     """EQUAL; "refused: …" for an error that is due; "fails: …" for one that is not; "differs: …" for a wrong slice."""
     errors = [view for view in views if isinstance(view, str)]
@@ -62,12 +79,15 @@ def _judge(checkpoint: Checkpoint, size: int, views: list[View | str]) -> str:
 def compare(build: Path, folder: Path) -> dict[str, dict[int, str]]:
     """Of one checkpoint: the judgement by way and tp size."""
     checkpoint = Checkpoint(folder)
-    jobs = [(way, size, [Request(size, rank, way == "fused") for rank in range(size)])
-            for way in WAYS for size in SIZES]
-    views = iter(cut(build, folder, [request for _, _, requests in jobs for request in requests]))
     results: dict[str, dict[int, str]] = {way: {} for way in WAYS}
+    if not checkpoint.has_reference(SIZES[-1]):
+        results["hf"] = dict.fromkeys(SIZES, UNMEASURED)
+    jobs = [(way, size, [_request(folder, way, size, rank) for rank in range(size)])
+            for way in WAYS if not results[way] for size in SIZES]
+    views = iter(cut(build, folder, [request for _, _, requests in jobs for request in requests]))
     for way, size, requests in jobs:
-        results[way][size] = _judge(checkpoint, size, [next(views) for _ in requests])
+        judge = _judge_transformers if way == "hf" else _judge
+        results[way][size] = judge(checkpoint, size, [next(views) for _ in requests])
     return results
 
 

@@ -10,7 +10,7 @@ from statement import PARTED, STATED, Rank, heads, stated, vocabulary
 from tensor_file import read_tensors
 
 _KEY_VALUE = re.compile(r"(?P<layer>.*)\.(mixer\.|self_attn\.)?[kv]_proj\.(weight|bias)")
-_VOCABULARY = re.compile(r".*(embed_tokens|lm_head|embed_in|embed_out|word_embeddings|wte|embeddings)\.(weight|bias)")
+VOCABULARY = re.compile(r".*(embed_tokens|lm_head|embed_in|embed_out|word_embeddings|wte|embeddings)\.(weight|bias)")
 
 
 class Checkpoint:
@@ -60,12 +60,16 @@ class Checkpoint:
             cut = stated({**PARTED.get(self.family, {}), **STATED.get(self.family, {})}, name)
             if cut:
                 result[name] = cut(tensor, rank, self.variant)
-            elif _VOCABULARY.fullmatch(name) and self._is_cut(name, rank.size):
+            elif VOCABULARY.fullmatch(name) and self._is_cut(name, rank.size):
                 result[name] = vocabulary(tensor, rank)
             else:
                 shared = self.whole_heads(name, rank)
                 result[name] = self.loaded(name, rank) if shared is None else shared
         return result
+
+    def by_transformers(self, rank: Rank) -> dict[str, np.ndarray]:
+        """What transformers' loader gives, for all tensors."""
+        return self.tensors if rank.size == 1 else {name: self.loaded(name, rank) for name in self.tensors}
 
     def has_reference(self, size: int) -> bool:
         return size == 1 or "ranks" in self.reference[str(size)]

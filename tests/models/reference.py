@@ -5,7 +5,8 @@ elements of which tensors on disk it holds, whatever the loader renames, stacks 
 
 A checkpoint's folder also holds reference.json: by tp size, either {"error": why the loader refused} or {"ranks": for
 each rank, by tensor on disk, the indices [[first, last + 1], …] along each axis}. null stands for all of a tensor; one
-that the rank has nothing of is not there.
+that the rank has nothing of is not there. Where the model has a plan, tp_plan.json is that as it stands, and
+base_model_tp_plan.json what the (text model's) configuration says of it.
 """
 
 import hashlib
@@ -135,6 +136,10 @@ def make(name: str, variant: Variant, folder: Path) -> float:
     model = model_class.from_config(config).float()
     count = _number_elements(model)
     model.save_pretrained(folder)
+    if model.tp_plan:
+        base = config.get_text_config().base_model_tp_plan
+        (folder / "tp_plan.json").write_text(json.dumps(model.tp_plan))
+        (folder / "base_model_tp_plan.json").write_text(json.dumps(base or {}))
     (folder / "reference.json").write_text(json.dumps(_reference(model_class, folder, count)))
     (folder / "fingerprint").write_text(_fingerprint(name, variant))
     return time.monotonic() - start

@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from compare import EQUAL, SIZES, compare_family
+from compare import EQUAL, SIZES, UNMEASURED, compare_family
 from expected import Checkpoint
 from families import FAMILIES, VARIANTS
 from reference import make_all
@@ -48,23 +48,29 @@ def _row(name: str, family: dict[str, dict[str, dict[int, str]]]) -> str:
     cells = [f"`{name}`", "loader" if measured else "stated"]
     cells += [_cell(family, "plan", size) for size in SIZES]
     cells += [_cell(family, "fused", size) for size in SIZES]
+    cells += [_cell(family, "hf", size) for size in SIZES]
     return "| " + " | ".join(cells) + " |\n"
 
 
 def table(results: Results) -> str:
     lines = ["| family | measure | " + " | ".join(f"tp {size}" for size in SIZES) + " | "
-             + " | ".join(f"fused, tp {size}" for size in SIZES) + " |\n", "| --- " * (2 + 2 * len(SIZES)) + "|\n"]
+             + " | ".join(f"fused, tp {size}" for size in SIZES) + " | "
+             + " | ".join(f"hf, tp {size}" for size in SIZES) + " |\n", "| --- " * (2 + 3 * len(SIZES)) + "|\n"]
     lines += [_row(name, family) for name, family in results.items()]
     others: dict[str, None] = {}
     for name, family in results.items():
         for ways in family.values():
-            for size, judgement in ways["plan"].items():
-                if judgement != EQUAL:
-                    others[f"- `{name}`, tp {size}: {judgement}\n"] = None
+            for way in ("plan", "hf"):
+                for size, judgement in ways[way].items():
+                    if judgement not in (EQUAL, UNMEASURED):
+                        others[f"- `{name}`, {way}, tp {size}: {judgement}\n"] = None
     if others:
         lines += ["\n", *others]
     equal = sum(all(_cell(family, "plan", size) == EQUAL for size in (1, 2, 4)) for family in results.values())
-    lines.append(f"\n{equal} of {len(results)} are equal at tp 1, 2 and 4.\n")
+    measured = [family for family in results.values() if _cell(family, "hf", 1) != UNMEASURED]
+    own = sum(all(_cell(family, "hf", size) == EQUAL for size in SIZES) for family in measured)
+    lines.append(f"\n{equal} of {len(results)} are equal at tp 1, 2 and 4; with transformers' own plan {own} of the "
+                 f"{len(measured)} that its loader can cut, at tp 1, 2, 4 and 8.\n")
     return "".join(lines)
 
 

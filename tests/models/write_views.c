@@ -1,7 +1,7 @@
 /*
  * Views of one checkpoint, cut in this process:  write_views CHECKPOINT <requests >answers
  *
- * A request is a line "TP_SIZE TP_RANK FUSE PLAN"; PLAN is a plan file's path, or "-" for the family's own. An answer
+ * A request is a line "TP_SIZE TP_RANK FUSE PLAN"; PLAN is what --plan takes, or "-" for the family's own. An answer
  * is a line "ok BYTES" and so many bytes, a safetensors file, or a line "error TEXT".
  */
 #include <stdio.h>
@@ -9,11 +9,9 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/small_file.h"
+#include "tools/common/plan_option.h"
 #include "tpview/artifact.h"
 #include "tpview/view.h"
-
-#define PLAN_BYTES (64u << 20)
 
 static tpv_status_t answer(const tpv_view_t *view, const tpv_artifact_t *artifact) {
     void *header = NULL;
@@ -43,7 +41,7 @@ static tpv_status_t carry_out(const tpv_artifact_t *artifact, char *request) {
     options.fuse = fuse;
     char *plan = NULL;
     if (strcmp(request + plan_at, "-") != 0) {
-        TPV_TRY(tpv_small_file_read(request + plan_at, PLAN_BYTES, false, &plan, &options.plan_length));
+        TPV_TRY(tpv_cli_read_plan(request + plan_at, &plan, &options.plan_length));
         options.plan = plan;
     }
     tpv_view_t *view = NULL;

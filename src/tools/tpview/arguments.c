@@ -5,10 +5,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/params.h"
-#include "base/small_file.h"
+#include "tools/common/plan_option.h"
 #include "tools/tpview/command.h"
 
-#define PLAN_MAX ((size_t)64 << 20)
 #define WATCH_DEFAULT_S 1
 #define SHORTEST_S 1e-9 /* 0 is no deadline at all */
 
@@ -255,7 +254,7 @@ tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
                              arguments->options.tp_size);
     TPV_TRY(judge_artifact(arguments));
     if (!arguments->plan_path) return TPV_OK;
-    TPV_TRY(tpv_small_file_read(arguments->plan_path, PLAN_MAX, false, &arguments->plan, &arguments->plan_length));
+    TPV_TRY(tpv_cli_read_plan(arguments->plan_path, &arguments->plan, &arguments->plan_length));
     arguments->options.plan = arguments->plan;
     arguments->options.plan_length = arguments->plan_length;
     return TPV_OK;
@@ -274,6 +273,7 @@ tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **sourc
 
 tpv_status_t tpv_arguments_view(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, tpv_view_t **view) {
     tpv_status_t status = tpv_view_plan(artifact, &arguments->options, view);
-    if (status == TPV_ERR_FORMAT && arguments->plan_path) return tpv_error_prefix(status, "%s", arguments->plan_path);
+    if (status == TPV_ERR_FORMAT && arguments->plan_path)
+        return tpv_error_prefix(status, "%s", tpv_cli_plan_path(arguments->plan_path));
     return status;
 }

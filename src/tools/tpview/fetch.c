@@ -30,7 +30,7 @@ static const char help[] =
     "                      same view; the others wait and map it too. --out then writes a copy\n"
     "  --ttl SECONDS       how long a shared view stays after its last use (default: TPVIEW_SHARED_TTL)\n"
     "  --hold              keep the shared view in use until standard input ends or a signal comes\n"
-    "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md)\n"
+    "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md); hf:FILE: transformers' plan\n"
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n"
     "  --deadline SECONDS  for the whole fetch (default: none)\n"
     "  --comms K           comms to deal the chunks over, 1 to 64 (default: TPVIEW_COMMS)\n"

@@ -12,6 +12,7 @@ static const char help[] =
     "\n"
     "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md); default: the built-in\n"
     "                      plan of the model's family\n"
+    "  --plan hf:FILE      transformers' own base_model_tp_plan or tp_plan as JSON, cut as transformers does\n"
     "  --families          list the built-in plans and the model_types that each is for\n"
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n" TPV_HELP_CONNECTION
     "  --deadline SECONDS  give up on the service after that (default: none)\n"
