@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, Union
 
@@ -18,6 +17,7 @@ from ..plan import Plan
 from ..source import Source, connect
 from .group import agree, rank_and_size, same
 from .record import Loader, Recorded, record
+from .stages import Stages
 from .tensors import dtype_name, dtype_of, empty, tensors
 
 __all__ = ["Loaded", "load_weight_remote", "update_weight_remote"]
@@ -97,15 +97,6 @@ def update_weight_remote(model: Model, source: Union[Source, str], artifact: str
     return load_weight_remote(model, source, artifact, version=version, **options)
 
 
-class _Stages(dict):
-    def timed(self, name: str, work: Callable[[], Any]) -> Any:
-        begin = time.perf_counter()
-        try:
-            return work()
-        finally:
-            self[name] = self.get(name, 0.0) + time.perf_counter() - begin
-
-
 @dataclass
 class _Prepared:
     plan: Plan
@@ -115,7 +106,7 @@ class _Prepared:
 
 
 def _load(model, source, artifact, version, group, layout, load_weights, recorded, deadline, strict, staging) -> Loaded:
-    stages = _Stages()
+    stages = Stages()
     rank, size = rank_and_size(group)
     prepared: Optional[_Prepared] = None
     fetched: Optional[Mapping[str, torch.Tensor]] = None
@@ -140,10 +131,17 @@ def _load(model, source, artifact, version, group, layout, load_weights, recorde
     stages.timed("install", lambda: prepared.install(fetched))
 
     whole = tuple(prepared.recorded.whole) if prepared.recorded else ()
+    loaded = Loaded(result.label, manifest.bytes, result, dict(stages), whole, prepared.recorded)
+    log_loaded(loaded, source, rank, size)
+    return loaded
+
+
+def log_loaded(loaded: Loaded, source: Source, rank: int, size: int) -> None:
+    """One line a rank."""
+    result = loaded.result
     log.info("rank %d of %d: %s, %d bytes in %.2f s (%.2f GB/s) from %s, export %s, wire/needed %.5f, %d tensors whole",
              rank, size, result.label, result.needed_bytes, result.seconds, result.gigabytes_per_second, source.address,
-             result.export, result.wire_bytes / result.needed_bytes if result.needed_bytes else 1.0, len(whole))
-    return Loaded(result.label, manifest.bytes, result, dict(stages), whole, prepared.recorded)
+             result.export, result.wire_bytes / result.needed_bytes if result.needed_bytes else 1.0, len(loaded.whole))
 
 
 def _destination(prepared: _Prepared, staging: str) -> tuple:
