@@ -59,6 +59,7 @@ tpv_status_t tpv_entry_open(tpv_entry_t *entry, unsigned threads, tpv_progress_t
     tpv_status_t status = tpv_artifact_open(entry->path, &entry->artifact);
     if (status == TPV_OK) status = tpv_artifact_map(entry->artifact);
     if (status == TPV_OK) status = tpv_artifact_digest(entry->artifact, threads, progress, user);
+    if (status == TPV_OK) status = tpv_artifact_manifest(entry->artifact, &entry->manifest);
     return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "artifact %s", entry->label);
 }
 
@@ -70,6 +71,7 @@ tpv_entry_t *tpv_entry_hold(tpv_entry_t *entry) {
 void tpv_entry_release(tpv_entry_t *entry) {
     if (!entry || atomic_fetch_sub_explicit(&entry->references, 1, memory_order_acq_rel) != 1) return;
     tpv_artifact_close(entry->artifact);
+    free(entry->manifest);
     free(entry->path);
     free(entry);
 }

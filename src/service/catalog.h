@@ -17,6 +17,7 @@ typedef struct tpv_entry {
     char label[TPV_LABEL_MAX + 1]; /* NAME@VERSION */
     char *path;                    /* owned */
     tpv_artifact_t *artifact;      /* NULL until tpv_entry_open */
+    char *manifest;                /* its text, one for all who read it; NULL until tpv_entry_open */
     atomic_uint references;        /* relaxed up, acq_rel down */
 } tpv_entry_t;
 
@@ -40,7 +41,7 @@ tpv_status_t tpv_entry_create(const char *definition, tpv_entry_t **entry);
  */
 tpv_status_t tpv_entry_confine(tpv_entry_t *entry, const char *const *roots);
 /* Open its artifact and compute the artifact_id, which takes minutes for a large one; by the one holder, before it is
- * offered. What tpv_artifact_open and tpv_artifact_digest return. */
+ * offered. What tpv_artifact_open, tpv_artifact_digest and tpv_artifact_manifest return. */
 tpv_status_t tpv_entry_open(tpv_entry_t *entry, unsigned threads, tpv_progress_t progress, void *user);
 tpv_entry_t *tpv_entry_hold(tpv_entry_t *entry);
 /* NULL is allowed. */

@@ -4,8 +4,6 @@
 #include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
-#include <openssl/crypto.h>
-#include <openssl/sha.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +15,9 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "service/client_certificate.h"
 #include "service/connections.h"
+#include "service/http_access.h"
+#include "service/http_answer.h"
 #include "service/listen.h"
 #include "service/request.h"
 
@@ -40,7 +39,7 @@ struct tpv_http_server {
     tpv_http_options_t options;
     listener_t listeners[2];
     unsigned listener_count;
-    unsigned char token_digest[SHA256_DIGEST_LENGTH], admin_token_digest[SHA256_DIGEST_LENGTH];
+    tpv_http_access_t access; /* on TCP */
     char addresses[512];
     char unix_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
     int unix_lock;       /* while unix_path is not empty */
@@ -53,8 +52,8 @@ struct tpv_exchange {
     char *method, *path;
     tpv_body_t body;
     size_t received; /* of the body, also what was not kept */
-    bool seen, authorised, is_admin, too_long, resumed, answered;
-    const char *unknown; /* why the client's certificate does not do; NULL: it does, or none is asked for */
+    bool seen, too_long, resumed, answered;
+    tpv_http_right_t right;
     void *user;
 };
 
@@ -76,7 +75,7 @@ static unsigned code_of(const tpv_exchange_t *exchange, tpv_status_t status) {
     case TPV_ERR_UNSUPPORTED:
         return MHD_HTTP_BAD_REQUEST;
     case TPV_ERR_PERMISSION:
-        return exchange->authorised || exchange->unknown ? MHD_HTTP_FORBIDDEN : MHD_HTTP_UNAUTHORIZED;
+        return exchange->right.lacks_token ? MHD_HTTP_UNAUTHORIZED : MHD_HTTP_FORBIDDEN;
     case TPV_ERR_REFUSED:
     case TPV_ERR_NO_MEMORY:
     case TPV_ERR_NO_SPACE:
@@ -92,13 +91,9 @@ static unsigned code_of(const tpv_exchange_t *exchange, tpv_status_t status) {
     }
 }
 
-static void queue(tpv_exchange_t *exchange, unsigned code, const char *type, char *text) {
-    size_t bytes = strlen(text);
-    struct MHD_Response *response = MHD_create_response_from_buffer(bytes, text, MHD_RESPMEM_MUST_FREE);
-    if (!response) {
-        free(text);
-        return; /* the connection is closed without an answer */
-    }
+static void queue(tpv_exchange_t *exchange, unsigned code, const char *type, struct MHD_Response *response,
+                  size_t bytes) {
+    if (!response) return; /* the connection is closed without an answer */
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     if (code == MHD_HTTP_UNAUTHORIZED) MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     tpv_connection_transfer(connection_of(exchange->connection), bytes);
@@ -107,7 +102,20 @@ static void queue(tpv_exchange_t *exchange, unsigned code, const char *type, cha
 }
 
 void tpv_exchange_answer(tpv_exchange_t *exchange, const char *type, char *text) {
-    queue(exchange, MHD_HTTP_OK, type, text);
+    struct MHD_Response *response = NULL;
+    size_t bytes = strlen(text);
+    if (tpv_http_answer_make(&exchange->listener->server->options.handler.bodies, text, &response) == TPV_OK)
+        queue(exchange, MHD_HTTP_OK, type, response, bytes);
+    else
+        tpv_exchange_fail(exchange, TPV_ERR_NO_MEMORY, tpv_error_message());
+}
+
+void tpv_exchange_answer_kept(tpv_exchange_t *exchange, const char *type, const char *text, size_t bytes,
+                              void (*release)(void *keeper), void *keeper) {
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer_with_free_callback_cls(bytes, (void *)(uintptr_t)text, release, keeper);
+    if (!response) release(keeper);
+    queue(exchange, MHD_HTTP_OK, type, response, bytes);
 }
 
 void tpv_exchange_fail(tpv_exchange_t *exchange, tpv_status_t status, const char *message) {
@@ -118,7 +126,10 @@ void tpv_exchange_fail(tpv_exchange_t *exchange, tpv_status_t status, const char
                          "(the reason cannot be shown: it is not UTF-8)");
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
-    if (text) queue(exchange, code_of(exchange, status), "application/json", text);
+    if (!text) return; /* as in queue */
+    size_t bytes = strlen(text);
+    queue(exchange, code_of(exchange, status), "application/json",
+          MHD_create_response_from_buffer(bytes, text, MHD_RESPMEM_MUST_FREE), bytes);
 }
 
 /* ---- the exchange as the handler sees it ---- */
@@ -141,7 +152,7 @@ void tpv_exchange_drop_body(tpv_exchange_t *exchange) {
 }
 
 bool tpv_exchange_is_admin(const tpv_exchange_t *exchange) {
-    return exchange->is_admin;
+    return exchange->right.is_admin;
 }
 
 const struct sockaddr *tpv_exchange_peer(const tpv_exchange_t *exchange) {
@@ -176,41 +187,6 @@ void tpv_exchange_resume(tpv_exchange_t *exchange) {
 
 /* ---- libmicrohttpd's callbacks ---- */
 
-/* What the certificate says of the client is judged anew for each request: it may expire on a connection. libmicrohttpd
- * only asks for one; refusing here and not in the handshake lets the client read why. */
-static const char *judge_certificate(const tpv_exchange_t *exchange) {
-    const tpv_tls_files_t *tls = exchange->listener->server->options.tls;
-    if (!tls || !tls->ca) return NULL;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-    return info ? tpv_client_certificate_judge(info->tls_session) : "the connection has no TLS";
-}
-
-/* Compares digests: neither the token's length nor its first wrong byte shows in the time it takes. */
-static void authorise(tpv_exchange_t *exchange) {
-    const tpv_http_server_t *server = exchange->listener->server;
-    const tpv_http_options_t *options = &server->options;
-    static const char scheme[] = "Bearer ";
-    if (!exchange->listener->is_tcp) {
-        exchange->authorised = exchange->is_admin = true;
-        return;
-    }
-    if (strcmp(exchange->path, "/healthz") == 0) {
-        exchange->authorised = true;
-        return;
-    }
-    exchange->unknown = judge_certificate(exchange);
-    if (exchange->unknown) return;
-    unsigned char digest[SHA256_DIGEST_LENGTH];
-    const char *header =
-        MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-    const char *token = header && strncmp(header, scheme, sizeof scheme - 1) == 0 ? header + sizeof scheme - 1 : "";
-    SHA256((const unsigned char *)token, strlen(token), digest);
-    bool fetches = options->token && CRYPTO_memcmp(digest, server->token_digest, sizeof digest) == 0;
-    exchange->is_admin = options->admin_token && CRYPTO_memcmp(digest, server->admin_token_digest, sizeof digest) == 0;
-    exchange->authorised = (!options->token && !options->admin_token) || fetches || exchange->is_admin;
-}
-
 static tpv_exchange_t *exchange_create(listener_t *listener, struct MHD_Connection *connection, const char *url,
                                        const char *method) {
     tpv_exchange_t *exchange = calloc(1, sizeof *exchange);
@@ -220,7 +196,9 @@ static tpv_exchange_t *exchange_create(listener_t *listener, struct MHD_Connecti
     exchange->connection = connection;
     exchange->method = strdup(method);
     exchange->path = strdup(url);
-    if (exchange->method && exchange->path) authorise(exchange);
+    if (exchange->method && exchange->path)
+        exchange->right = listener->is_tcp ? tpv_http_access_judge(&listener->server->access, connection, url)
+                                           : (tpv_http_right_t){.is_admin = true};
     return exchange;
 }
 
@@ -229,7 +207,7 @@ static bool exchange_take(tpv_exchange_t *exchange, const char *data, size_t byt
     const tpv_body_account_t *account = &exchange->listener->server->options.handler.bodies;
     exchange->received += bytes;
     tpv_connection_transfer(connection_of(exchange->connection), exchange->received);
-    if (!exchange->too_long && exchange->authorised)
+    if (!exchange->too_long && !exchange->right.refusal)
         exchange->too_long = !tpv_body_append(&exchange->body, account, data, bytes, TPV_REQUEST_MAX);
     if (exchange->too_long) tpv_body_clear(&exchange->body, account);
     return exchange->received <= 2 * (size_t)TPV_REQUEST_MAX;
@@ -253,10 +231,8 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     }
     if (!exchange->answered) tpv_connection_serve(connection_of(connection));
     const tpv_http_handler_t *handler = &listener->server->options.handler;
-    if (exchange->unknown)
-        tpv_exchange_fail(exchange, TPV_ERR_PERMISSION, exchange->unknown);
-    else if (!exchange->authorised)
-        tpv_exchange_fail(exchange, TPV_ERR_PERMISSION, "a bearer token is needed, and this is not the right one");
+    if (exchange->right.refusal)
+        tpv_exchange_fail(exchange, TPV_ERR_PERMISSION, exchange->right.refusal);
     else if (exchange->too_long)
         tpv_exchange_fail(exchange, TPV_ERR_NO_MEMORY, "the request is too long, or too many are being read");
     else if (exchange->resumed)
@@ -393,9 +369,8 @@ tpv_status_t tpv_http_server_open(const tpv_http_options_t *options, tpv_http_se
     tpv_http_server_t *s = calloc(1, sizeof *s);
     if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the HTTP server");
     s->options = *options;
-    if (options->token) SHA256((const unsigned char *)options->token, strlen(options->token), s->token_digest);
-    if (options->admin_token)
-        SHA256((const unsigned char *)options->admin_token, strlen(options->admin_token), s->admin_token_digest);
+    bool asks_certificate = options->tls && options->tls->ca;
+    tpv_http_access_init(&s->access, options->token, options->admin_token, asks_certificate);
     tpv_status_t status = TPV_OK;
     int descriptor = -1;
     if (options->unix_path) {

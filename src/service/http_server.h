@@ -75,8 +75,12 @@ void *tpv_exchange_attach(tpv_exchange_t *exchange, void *attached);
 void tpv_exchange_suspend(tpv_exchange_t *exchange);
 void tpv_exchange_resume(tpv_exchange_t *exchange);
 
-/* Answer 200 with `text`, which is freed. */
+/* Answer 200 with `text`, which is freed. A long one counts as bodies do until the client has read it; without room for
+ * it the answer is TPV_ERR_NO_MEMORY. */
 void tpv_exchange_answer(tpv_exchange_t *exchange, const char *type, char *text);
+/* Answer 200 with `text`, which its `keeper` keeps until `release`, called once and by any thread. */
+void tpv_exchange_answer_kept(tpv_exchange_t *exchange, const char *type, const char *text, size_t bytes,
+                              void (*release)(void *keeper), void *keeper);
 /* Answer with the HTTP code that fits `status`, and {"error":{"status":…,"message":…}}. */
 void tpv_exchange_fail(tpv_exchange_t *exchange, tpv_status_t status, const char *message);
 

@@ -17,6 +17,10 @@ void tpv_route_artifact_list(tpv_service_t *service, tpv_exchange_t *exchange) {
     tpv_route_answer(service, exchange, json_pack("{s:o}", "artifacts", list));
 }
 
+static void release_entry(void *entry) {
+    tpv_entry_release(entry);
+}
+
 /* `rest` is "NAME[@VERSION]/manifest". */
 void tpv_route_artifact_manifest(tpv_service_t *service, tpv_exchange_t *exchange, const char *rest) {
     char name[TPV_LABEL_MAX + 1];
@@ -30,14 +34,11 @@ void tpv_route_artifact_manifest(tpv_service_t *service, tpv_exchange_t *exchang
     memcpy(name, rest, length);
     name[length] = '\0';
     tpv_entry_t *entry = tpv_catalog_find(&service->catalog, name);
-    char *json = NULL;
-    tpv_status_t status =
-        entry ? tpv_artifact_manifest(entry->artifact, &json) : tpv_catalog_lacks(&service->catalog, name);
-    tpv_entry_release(entry);
-    if (status == TPV_OK)
-        tpv_exchange_answer(exchange, "application/json", json);
+    if (entry)
+        tpv_exchange_answer_kept(exchange, "application/json", entry->manifest, strlen(entry->manifest), release_entry,
+                                 entry);
     else
-        tpv_route_fail(service, exchange, status);
+        tpv_route_fail(service, exchange, tpv_catalog_lacks(&service->catalog, name));
 }
 
 /* Whoever may name a folder here decides what every rank gets under a model's name. */

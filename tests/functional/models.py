@@ -1,6 +1,8 @@
 """Tiny checkpoints of each kind of model that tpview has a plan for: a few MB, every size different where it can be, so
 that a mixed-up axis shows."""
 
+import json
+import struct
 from pathlib import Path
 
 from checkpoints.tensors import tensors_of
@@ -54,4 +56,14 @@ def write_tiny(kind: str, out: Path, *, shard_bytes: int = 1 << 20, seed: int = 
     """Write the checkpoint into the new folder `out`, in several files; `changes` are fields of config.json."""
     config, extra = config_of(kind, **changes)
     write_checkpoint(out, config, tensors_of(config, **extra), seed=seed, shard_bytes=shard_bytes)
+    return out
+
+
+def write_many(out: Path, count: int = 20000) -> Path:
+    """Write a checkpoint of `count` tensors of one byte, without config.json, into the new folder `out`: its manifest has
+    some 60 bytes for each."""
+    header = json.dumps({f"layer.{i}.with.a.rather.long.name": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]}
+                         for i in range(count)}).encode()
+    out.mkdir()
+    (out / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(count))
     return out

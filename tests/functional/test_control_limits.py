@@ -1,6 +1,7 @@
 """What clients of the control API may take: connections, time, memory."""
 
 import contextlib
+import json
 import re
 import resource
 import socket
@@ -9,6 +10,7 @@ import time
 import pytest
 from conftest import LIMIT_S, fetch_command
 from control import call, connect, error, fetch_request, handle, manifest, receive, send, whole_tensor
+from models import write_many
 from outcomes import wait_for, within
 
 MIB = 1 << 20
@@ -177,6 +179,33 @@ def test_bodies_count_against_the_budget(tiny, start_service, tpview, tmp_path):
     assert metric(service, "budget_peak_bytes") <= 8 * MIB
     done = tpview(*fetch_command(service.source, tmp_path / "view"))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_manifest_is_in_memory_once(start_service, many_descriptors, tmp_path):
+    """However many clients have asked for it and do not read."""
+    service = start_service(f"many@1={write_many(tmp_path / 'many', 50000)}")
+    size = len(call(service.source, "GET", "/v1/artifacts/many/manifest")[1])
+    assert size >= 2 * MIB
+    before = resident_bytes(service)
+    with contextlib.ExitStack() as clients:
+        asked = [clients.enter_context(connect(service.source)) for _ in range(100)]
+        for connection in asked:
+            send(connection, "GET", "/v1/artifacts/many/manifest")
+        for connection in asked:
+            assert connection.recv(1) == b"H"  # the answer is on its way
+        assert resident_bytes(service) - before <= 10 * size
+    assert len(call(service.source, "GET", "/v1/artifacts/many/manifest")[1]) == size
+
+
+def test_a_manifest_outlives_its_artifact(start_service, tpview, tmp_path):
+    """Who reads it when the artifact is retired reads it to its end."""
+    service = start_service(f"many@1={write_many(tmp_path / 'many', 50000)}")
+    with connect(service.source) as connection:
+        send(connection, "GET", "/v1/artifacts/many/manifest")
+        connection.recv(1, socket.MSG_PEEK)
+        assert tpview("retire", "--source", service.source, "many@1").returncode == 0
+        status, body = receive(connection)
+    assert status == 200 and len(json.loads(body)["tensors"]) == 50000
 
 
 def test_body_of_the_longest_length(tiny, start_service):

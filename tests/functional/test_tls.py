@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import ssl
-import struct
 import threading
 
 import pytest
@@ -14,6 +13,7 @@ import tpview as package
 from certificates import EXPIRED, NOT_YET, Authority, Certificate, openssl
 from conftest import fetch_command
 from control import connect
+from models import write_many
 from outcomes import failed, wait_for, within
 
 HERE = "subjectAltName=IP:127.0.0.1,DNS:localhost"
@@ -331,18 +331,8 @@ def test_a_connection_is_kept(start_tls, ask):
     assert connection.sock.getsockname() == local
 
 
-def many_tensors(folder):
-    """A checkpoint of 20,000 tensors: its manifest is more than a megabyte."""
-    count = 20000
-    header = json.dumps({f"layer.{i}.with.a.long.name": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]}
-                         for i in range(count)}).encode()
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(count))
-    return folder
-
-
 def test_long_requests_and_answers(start_service, server, authority, ask, tpview, tmp_path):
-    folder = many_tensors(tmp_path / "many")
+    folder = write_many(tmp_path / "many")
     service = start_service(f"many@1={folder}", "--listen", "127.0.0.1:0", *server.server())
     status, manifest, _ = ask(service, "/v1/artifacts/many/manifest")
     assert status == 200 and len(json.loads(manifest)["tensors"]) == 20000
