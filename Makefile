@@ -52,6 +52,7 @@ LIB_SRC    := $(wildcard $(addprefix src/,$(addsuffix /*.c,base channel artifact
 SERVICE_SRC:= $(wildcard src/service/*.c)
 TOOL_SRC   := $(wildcard src/tools/common/*.c)
 CLI_SRC    := $(wildcard src/tools/tpview/*.c)
+PERF_SRC     := $(wildcard src/tools/perf/*.c)
 NET_PERF_SRC := $(wildcard src/tools/net_perf/*.c)
 
 PLUGIN_OBJ := $(PLUGIN_SRC:%.c=$(B)/obj/%.o)
@@ -59,6 +60,7 @@ LIB_OBJ    := $(LIB_SRC:%.c=$(B)/obj/%.o)
 SERVICE_OBJ:= $(SERVICE_SRC:%.c=$(B)/obj/%.o)
 TOOL_OBJ   := $(TOOL_SRC:%.c=$(B)/obj/%.o)
 CLI_OBJ    := $(CLI_SRC:%.c=$(B)/obj/%.o)
+PERF_OBJ     := $(PERF_SRC:%.c=$(B)/obj/%.o)
 NET_PERF_OBJ := $(NET_PERF_SRC:%.c=$(B)/obj/%.o)
 
 PLUGIN := $(B)/lib/libnccl-net-tpview.so
@@ -138,7 +140,7 @@ $(B)/bin/tpview_net_perf: $(NET_PERF_OBJ) $(TOOL_OBJ) $(LIBA)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
 
-$(B)/bin/tpview_%: $(B)/obj/src/tools/tpview_%.o $(TOOL_OBJ) $(LIBA)
+$(B)/bin/tpview_perf: $(PERF_OBJ) $(TOOL_OBJ) $(LIBA)
 	$(Q)mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) $(LDFLAGS) -pthread $^ $(PKG_LIBS) -ldl -o $@
@@ -265,7 +267,7 @@ fuzz-%: tests/fuzz/fuzz_%.c $(B)/gen/view/families.inc
 VERSION := $(shell sed -n 's/.*"\([0-9][0-9.]*\)".*/\1/p' src/client/version.c)
 MAN     := $(addprefix $(B)/share/,tpview.1 tpview_perf.1 tpview_net_perf.1 tpviewd.8)
 $(B)/share/tpview.1: WHAT := tensor-parallel views of model weights
-$(B)/share/tpview_perf.1: WHAT := the rate of fetches against that of plain streaming
+$(B)/share/tpview_perf.1: WHAT := how fast ranks get their views
 $(B)/share/tpview_net_perf.1: WHAT := what a net plugin carries beside NCCL sockets, TCP and UCX
 $(B)/share/tpviewd.8: WHAT := view-export service
 $(filter %.1,$(MAN)): $(B)/share/%.1: $(B)/bin/%

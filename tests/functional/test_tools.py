@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -82,29 +83,86 @@ def perf_command(service, *options) -> list:
     return ["--source", service.source, "--artifact", "qwen3", "--tp-size", 2, "-n", 2, "-w", 0, "--chunk", "64K", *options]
 
 
-def test_perf(start_service, run, tpview, tiny):
-    service = start_service(f"qwen3@1={tiny('qwen3')}")
-    rows = json_of(run("tpview_perf", *perf_command(service, "--json")))
-    assert [row["tp_rank"] for row in rows] == [0, 1]
+def planned(tpview, checkpoint: Path, rank: int) -> dict:
+    return json_of(tpview("plan", "--checkpoint", checkpoint, "--tp-size", 2, "--tp-rank", rank, "--json"))
+
+
+def folders_of_versions(checkpoint: Path) -> list[Path]:
+    return list(checkpoint.parent.glob(f"{checkpoint.name}.perf-*"))
+
+
+@pytest.fixture
+def own(tiny, tmp_path) -> Path:
+    """A checkpoint beside which others may be made."""
+    return Path(shutil.copytree(tiny("qwen3"), tmp_path / "qwen3"))
+
+
+def test_perf_of_all_kinds(start_service, run, tpview, own):
+    service, before = start_service(f"qwen3@1={own}"), sorted(own.iterdir())
+    rows = json_of(run("tpview_perf", *perf_command(service, "--cold", "--update", own, "--baseline", "--tp-rank", 1, "--json")))
+    assert [row["trial"] for row in rows] == ["stream", "warm", "cold", "update", "whole"]
+    plan = planned(tpview, own, 1)
     for row in rows:
-        plan = json_of(tpview("plan", "--checkpoint", tiny("qwen3"), "--tp-size", 2, "--tp-rank", row["tp_rank"], "--json"))
-        assert (row["tensors"], row["bytes"]) == (plan["tensors"], plan["bytes"])
-        assert row["stream_gb_per_s"] > 0 and row["fetch_gb_per_s"] > 0 and row["wire_per_needed"] >= 1
-        assert row["ratio"] == pytest.approx(row["fetch_gb_per_s"] / row["stream_gb_per_s"], rel=1e-3)
-    text = run("tpview_perf", *perf_command(service, "--tp-rank", 1))
-    lines = [line.split() for line in text.stdout.splitlines() if not line.startswith("#")]
-    assert text.returncode == 0 and [line[:3] for line in lines] == [["1", str(rows[1]["tensors"]), str(rows[1]["bytes"])]]
+        assert (row["tensors"], row["size"], row["type"], row["rounds"]) == (plan["tensors"], plan["bytes"], "BF16", 2)
+        assert row["wrong"] == (None if row["trial"] == "stream" else 0)
+        assert row["time_us"] == pytest.approx(sum(row["times_us"]) / 2, rel=1e-3) and min(row["times_us"]) > 0
+        assert row["algbw_gb_per_s"] == pytest.approx(row["size"] / row["time_us"] / 1e3, rel=1e-3)
+        assert row["busbw_gb_per_s"] == pytest.approx(row["algbw_gb_per_s"] * row["wire_per_needed"], rel=1e-3)
+    by_kind = {row["trial"]: row for row in rows}
+    assert by_kind["warm"]["per_stream"] == pytest.approx(by_kind["stream"]["time_us"] / by_kind["warm"]["time_us"], rel=1e-3)
+    # A view that the service has never seen has to be prepared, and so has one of a version that was not there.
+    assert by_kind["cold"]["gather_gb_per_s"] > 0 and by_kind["update"]["gather_gb_per_s"] > 0
+    # Whole tensors are more than a rank needs: twice as much of all that is cut.
+    assert by_kind["whole"]["wire_per_needed"] > 1.5 > 1.01 > by_kind["warm"]["wire_per_needed"] >= 1
+    assert folders_of_versions(own) == [] and sorted(own.iterdir()) == before
+    artifacts = json_of(tpview("ls", "--source", service.source, "--json"))["artifacts"]
+    assert [(entry["name"], entry["version"]) for entry in artifacts] == [("qwen3", "1")]
 
 
-def test_perf_fails(start_service, run, tiny, build):
+def test_perf_of_ranks_at_once(start_service, run, tpview, tiny):
     service = start_service(f"qwen3@1={tiny('qwen3')}")
+    text = run("tpview_perf", *perf_command(service, "--ranks", 3))
+    lines = [line.split() for line in text.stdout.splitlines() if not line.startswith("#")]
+    # Ranks 0 and 1, and 0 again.
+    total = sum(planned(tpview, tiny("qwen3"), rank)["bytes"] for rank in (0, 1, 0))
+    assert text.returncode == 0 and [(line[0], line[3], line[7]) for line in lines] == [(str(total), "warm", "0")]
+    assert "ranks at once: 3" in text.stdout and "Out of bounds values : 0 OK" in text.stdout
+
+
+def test_perf_of_cuts_and_sizes(start_service, run, tpview, tiny):
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    whole = {cut: json_of(run("tpview_perf", *perf_command(service, "--view", cut, "--json")))[0] for cut in
+             ("column", "row", "mixed")}
+    plan = planned(tpview, tiny("qwen3"), 0)
+    layers = sum(".o_proj." in name or ".down_proj." in name for name in (tensor["name"] for tensor in plan["outputs"]))
+    assert whole["row"]["tensors"] == layers > 0
+    assert 0 < whole["column"]["tensors"] < whole["mixed"]["tensors"] == plan["tensors"]
+    assert whole["column"]["size"] + whole["row"]["size"] < whole["mixed"]["size"] == plan["bytes"]
+    for cut in whole:
+        rows = json_of(run("tpview_perf", *perf_command(service, "--view", cut, "-b", "4K", "-e", "1G", "-f", 8, "--json")))
+        sizes = [row["size"] for row in rows]
+        # Up to what there is, which ends it.
+        assert sizes == sorted(sizes) and 2048 <= sizes[0] <= 4096 and sizes[-1] == whole[cut]["size"] < 4096 * 8 ** 6
+        assert all(row["wrong"] == 0 for row in rows)
+    done = run("tpview_perf", *perf_command(service, "--tp-size", 1, "--view", "row"))
+    assert done.returncode == 2 and "no tensor" in done.stderr
+
+
+def test_perf_fails(start_service, run, own, build):
+    service = start_service(f"qwen3@1={own}")
     failed(run("tpview_perf", *perf_command(service, "--artifact", "another")), "another")
-    # Bytes that go wrong on their way: the stream does not look at them, the fetch does.
+    # Bytes that go wrong on their way are noticed by digests, and without them by comparing.
     corrupt = {"NCCL_NET_PLUGIN": str(build / "tests" / "libcorruptnet.so"), "TEST_CORRUPT_MESSAGE": "3",
                "TEST_REAL_NET": str(build / "lib" / "libnccl-net-tpview.so")}
     for options in [(), ("--json",)]:
-        wrong = start_service(f"qwen3@1={tiny('qwen3')}", env=corrupt)
-        failed(run("tpview_perf", *perf_command(wrong, *options)), "digest")
+        for kind, words in [(("-c", 0), "digest"), (("--no-digests",), "elements with wrong bytes")]:
+            wrong = start_service(f"qwen3@1={own}", env=corrupt)
+            failed(run("tpview_perf", *perf_command(wrong, *kind, *options)), words)
+    # A version that cannot be made, and one that the service does not take, leave nothing behind.
+    failed(run("tpview_perf", *perf_command(service, "--update", own.parent)), "no safetensors file")
+    (own / "model.safetensors.index.json").write_text("{")
+    failed(run("tpview_perf", *perf_command(service, "--update", own)), "new version")
+    assert folders_of_versions(own) == [] and folders_of_versions(own.parent) == []
     service.process.stop()
     failed(run("tpview_perf", *perf_command(service)), service.source.removeprefix("unix:"))
 

@@ -120,6 +120,11 @@ def test_tpviewd_refuses_an_open_address_before_it_opens_anything(run):
     (*SOURCE, "surplus"),
     (*SOURCE, "--token-file", ABSENT, "-n", "0"),
     (*SOURCE, "--chunk", "1"),
+    (*SOURCE, "--view", "diagonal"),
+    (*SOURCE, "--ranks", "0"),
+    (*SOURCE, "-b", "2K", "-e", "1K"),
+    (*SOURCE, "-f", "1"),
+    (*SOURCE, "-c", "2"),
     (*SOURCE, "--frobnicate"),
 ], ids=" ".join)
 def test_tpview_perf(run, arguments):

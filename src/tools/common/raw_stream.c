@@ -1,11 +1,15 @@
 #include "tools/common/raw_stream.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "channel/idle.h"
+
+/* A sender that has left may have sent everything before. */
+#define GONE_SECONDS 2
 
 /* Blocks are posted and finished in order; [finished, posted) are with the plugin. */
 typedef struct {
@@ -15,7 +19,7 @@ typedef struct {
     uint8_t *memory;
     bool sends;
     uint64_t posted, finished, blocks;
-    int64_t first_ns;
+    int64_t begin_ns;
     void *requests[NCCL_NET_MAX_REQUESTS];
 } raw_t;
 
@@ -49,7 +53,6 @@ static tpv_status_t step(raw_t *raw, bool *moved) {
         TPV_TRY(tpv_net_check(
             raw->net, raw->net->abi.test(raw->requests[raw->finished % raw->stream->inflight], &done, &size), "test"));
         if (!done) break;
-        if (raw->first_ns == 0) raw->first_ns = tpv_clock_ns();
         raw->finished++;
         *moved = true;
     }
@@ -64,6 +67,7 @@ static tpv_status_t run(raw_t *raw) {
                                               &raw->registration),
                           "register memory"));
     tpv_status_t status = TPV_OK;
+    raw->begin_ns = tpv_clock_ns();
     while (status == TPV_OK && raw->finished < raw->blocks) {
         bool moved = false;
         status = step(raw, &moved);
@@ -83,12 +87,20 @@ tpv_status_t tpv_raw_receive(const tpv_net_t *net, const tpv_raw_stream_t *strea
     if (write(handle_fd, handle, sizeof handle) != (ssize_t)sizeof handle)
         status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot pass the handle on");
     tpv_idle_t idle = {0};
+    int64_t gone_by = tpv_deadline_in(GONE_SECONDS);
     while (status == TPV_OK && !raw.comm) {
+        struct pollfd other = {.fd = handle_fd};
+        bool gone = poll(&other, 1, 0) > 0;
+        if (!gone) gone_by = tpv_deadline_in(GONE_SECONDS);
+        if (gone && tpv_deadline_passed(gone_by)) {
+            status = tpv_error_set(TPV_ERR_PEER, "the sending process is gone");
+            break;
+        }
         status = tpv_net_check(net, net->abi.accept(&net->abi, listener, &raw.comm), "accept");
         tpv_idle_wait(&idle, raw.comm != NULL, -1, TPV_DEADLINE_NEVER);
     }
     if (status == TPV_OK) status = run(&raw);
-    *seconds = (double)(tpv_clock_ns() - raw.first_ns) / (double)TPV_NS_PER_SECOND;
+    *seconds = (double)(tpv_clock_ns() - raw.begin_ns) / (double)TPV_NS_PER_SECOND;
     if (raw.comm) net->abi.closeRecv(raw.comm);
     net->abi.closeListen(listener);
     return status;

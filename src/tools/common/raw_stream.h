@@ -11,8 +11,9 @@ typedef struct tpv_raw_stream {
     unsigned inflight; /* messages posted at the same time, at most NCCL_NET_MAX_REQUESTS */
 } tpv_raw_stream_t;
 
-/* Wait for a connection and receive into `destination` (stream->bytes long), on this thread. `handle_fd` is where the
- * other end gets our handle from. *seconds counts from the first to the last byte. */
+/* Wait for a connection and receive into `destination` (stream->bytes long), on this thread. `handle_fd` is a pipe that
+ * the other end gets our handle from, and only it has open for reading: while nobody has, TPV_ERR_PEER. *seconds counts
+ * from the connection to the last byte. */
 tpv_status_t tpv_raw_receive(const tpv_net_t *net, const tpv_raw_stream_t *stream, int handle_fd, void *destination,
                              double *seconds);
 /* The other end, in another process: reads the handle and sends `source`. */

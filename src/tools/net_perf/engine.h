@@ -44,8 +44,4 @@ static inline size_t tpv_perf_lane_bytes(const tpv_perf_setup_t *setup) {
     return setup->inflight * setup->largest;
 }
 
-/* All of `size` bytes over a blocking stream socket. TPV_ERR_PEER when the other end is gone. */
-tpv_status_t tpv_perf_write(int fd, const void *data, size_t size);
-tpv_status_t tpv_perf_read(int fd, void *data, size_t size);
-
 #endif

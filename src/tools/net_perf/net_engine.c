@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "channel/net.h"
+#include "tools/common/exact_io.h"
 #include "tools/net_perf/builtin_net.h"
 #include "tools/net_perf/engine.h"
 
@@ -127,8 +128,8 @@ static tpv_status_t connect_lanes(net_state_t *state, unsigned senders) {
     if (!own || !other || !listeners) status = tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for handles");
     for (unsigned i = 0; i < receivers && status == TPV_OK; i++)
         status = check(state, abi->listen(abi, state->net->ctx, state->net->device, own[i], &listeners[i]), "listen");
-    if (status == TPV_OK) status = tpv_perf_write(state->setup.between, own, receivers * sizeof *own);
-    if (status == TPV_OK) status = tpv_perf_read(state->setup.between, other, senders * sizeof *other);
+    if (status == TPV_OK) status = tpv_exact_write(state->setup.between, own, receivers * sizeof *own);
+    if (status == TPV_OK) status = tpv_exact_read(state->setup.between, other, senders * sizeof *other);
     for (int64_t deadline = tpv_deadline_in(CONNECT_SECONDS); status == TPV_OK && missing > 0;) {
         for (unsigned i = 0; i < state->lane_count && status == TPV_OK; i++) {
             lane_t *lane = &state->lanes[i];

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "tools/common/exact_io.h"
 
 #define ORDER_SECONDS 60
 
@@ -31,8 +32,8 @@ typedef struct {
 
 static tpv_status_t barrier(const tpv_perf_setup_t *setup) {
     char token = '!';
-    TPV_TRY(tpv_perf_write(setup->between, &token, 1));
-    return tpv_perf_read(setup->between, &token, 1);
+    TPV_TRY(tpv_exact_write(setup->between, &token, 1));
+    return tpv_exact_read(setup->between, &token, 1);
 }
 
 static tpv_status_t obey(const tpv_perf_subject_t *subject, void *state, const command_t *command, report_t *report) {
@@ -73,9 +74,9 @@ static void work(const tpv_perf_subject_t *subject, int orders) {
     report_t report = {.status = subject->engine->open(&subject->setup, &state)};
     for (;;) {
         if (report.status != TPV_OK) snprintf(report.text, sizeof report.text, "%s", tpv_error_message());
-        if (tpv_perf_write(orders, &report, sizeof report) != TPV_OK || report.status != TPV_OK) break;
+        if (tpv_exact_write(orders, &report, sizeof report) != TPV_OK || report.status != TPV_OK) break;
         command_t command;
-        if (tpv_perf_read(orders, &command, sizeof command) != TPV_OK || command.order.messages == 0) break;
+        if (tpv_exact_read(orders, &command, sizeof command) != TPV_OK || command.order.messages == 0) break;
         report = (report_t){.status = TPV_OK};
         report.status = obey(subject, state, &command, &report);
     }
@@ -100,7 +101,7 @@ static void hear(tpv_perf_subject_t *subject, report_t *sum) {
         int64_t left = tpv_deadline_left(deadline) / TPV_NS_PER_MS;
         if (poll(&ready, 1, (int)left) == 0) {
             give_up(subject, "it made no progress in 60 s: hung");
-        } else if (tpv_perf_read(subject->orders[i], &report, sizeof report) != TPV_OK) {
+        } else if (tpv_exact_read(subject->orders[i], &report, sizeof report) != TPV_OK) {
             give_up(subject, "one of its processes died");
         } else if (report.status != TPV_OK) {
             report.text[sizeof report.text - 1] = '\0';
@@ -149,7 +150,7 @@ void tpv_perf_subject_stop(tpv_perf_subject_t *subject) {
     /* Workers of other subjects have copies of these sockets, so closing them would not be noticed. */
     command_t end = {.order = {.messages = 0}};
     for (int i = 0; i < 2; i++)
-        if (subject->orders[i] >= 0 && !*subject->lost) (void)tpv_perf_write(subject->orders[i], &end, sizeof end);
+        if (subject->orders[i] >= 0 && !*subject->lost) (void)tpv_exact_write(subject->orders[i], &end, sizeof end);
     for (int i = 0; i < 2; i++) {
         if (subject->orders[i] >= 0) close(subject->orders[i]);
         if (subject->workers[i] > 0) waitpid(subject->workers[i], NULL, 0);
@@ -165,7 +166,7 @@ void tpv_perf_subject_run(tpv_perf_subject_t *subject, const tpv_perf_order_t *o
     command_t command = {.order = *order, .warmup = warmup};
     report_t sum;
     for (int i = 0; i < 2; i++)
-        if (tpv_perf_write(subject->orders[i], &command, sizeof command) != TPV_OK)
+        if (tpv_exact_write(subject->orders[i], &command, sizeof command) != TPV_OK)
             give_up(subject, "one of its processes died");
     hear(subject, &sum);
     if (*subject->lost) return;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "tools/common/exact_io.h"
 #include "tools/net_perf/engine.h"
 
 typedef struct {
@@ -36,8 +37,8 @@ static void *move(void *argument) {
     pipe->status = TPV_OK;
     for (uint64_t i = pipe->index; i < messages && pipe->status == TPV_OK; i += setup->connections) {
         uint8_t *data = pipe->memory + i % setup->inflight * setup->largest;
-        pipe->status = pipe->sends ? tpv_perf_write(pipe->fd, data, pipe->order->size)
-                                   : tpv_perf_read(pipe->fd, data, pipe->order->size);
+        pipe->status = pipe->sends ? tpv_exact_write(pipe->fd, data, pipe->order->size)
+                                   : tpv_exact_read(pipe->fd, data, pipe->order->size);
     }
     return NULL;
 }
@@ -74,14 +75,14 @@ static tpv_status_t connect_pair(const tpv_perf_setup_t *setup, bool listens, in
         if (bind(fd, (struct sockaddr *)&address, length) != 0 || listen(fd, 1) != 0 ||
             getsockname(fd, (struct sockaddr *)&address, &length) != 0)
             status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on 127.0.0.1");
-        if (status == TPV_OK) status = tpv_perf_write(setup->between, &address.sin_port, sizeof address.sin_port);
+        if (status == TPV_OK) status = tpv_exact_write(setup->between, &address.sin_port, sizeof address.sin_port);
         int accepted = status == TPV_OK ? accept4(fd, NULL, NULL, SOCK_CLOEXEC) : -1;
         if (status == TPV_OK && accepted < 0)
             status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot accept on 127.0.0.1");
         close(fd);
         fd = accepted;
     } else {
-        status = tpv_perf_read(setup->between, &address.sin_port, sizeof address.sin_port);
+        status = tpv_exact_read(setup->between, &address.sin_port, sizeof address.sin_port);
         if (status == TPV_OK && connect(fd, (struct sockaddr *)&address, length) != 0)
             status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot connect to 127.0.0.1");
     }
