@@ -10,6 +10,7 @@
 #include "lifecycle/sweep.h"
 #include "service/api.h"
 #include "service/listen.h"
+#include "service/preparation.h"
 #include "service/publisher.h"
 #include "tpview/fetch.h"
 
@@ -97,6 +98,8 @@ tpv_status_t tpv_service_open(const tpv_service_options_t *options, tpv_entry_t 
         status = tpv_catalog_offer(&s->catalog, entries[i]);
     if (status == TPV_OK) status = tpv_net_open(options->net, &s->net);
     if (status == TPV_OK) status = tpv_pool_open(options->threads, &s->pool);
+    if (status == TPV_OK) status = tpv_pool_open(TPV_PREPARATION_THREADS, &s->preparations);
+    if (status == TPV_OK) status = tpv_pool_open(1, &s->long_preparations);
     if (status == TPV_OK) status = open_store(s);
     if (status == TPV_OK) status = open_mover(s);
     if (status == TPV_OK) status = open_http(s);
@@ -147,7 +150,12 @@ void tpv_service_hurry(tpv_service_t *service) {
 
 void tpv_service_close(tpv_service_t *service) {
     if (!service) return;
+    atomic_store_explicit(&service->closing, true, memory_order_relaxed);
     tpv_mover_stop(service->mover);
+    /* No exchange may be suspended when the server is closed: what is being prepared still is refused first. */
+    if (service->mover) tpv_mover_wait_idle(service->mover, TPV_DEADLINE_NEVER);
+    tpv_pool_close(service->preparations);
+    tpv_pool_close(service->long_preparations);
     tpv_http_server_close(service->http); /* connections that close here still wake the mover */
     tpv_mover_close(service->mover);
     tpv_store_close(service->store);

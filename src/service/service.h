@@ -26,6 +26,7 @@ typedef struct tpv_service {
     tpv_catalog_t catalog;
     tpv_net_t *net;
     tpv_pool_t *pool;
+    tpv_pool_t *preparations, *long_preparations;
     tpv_table_t *table;
     tpv_store_t *store;
     uint64_t budget;

@@ -5,12 +5,13 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from models import write_tiny
 from outcomes import wait_for, within
-from rank import Rank
+from rank import Rank, ReportedError
 
 SLACK_S = 5  # what a loaded machine may take beyond a deadline
 TTL_S = 1.5  # --lease-ttl of the services here
@@ -130,7 +131,8 @@ def test_a_rank_whose_control_connection_goes(serve, start_rank, control, held, 
 
 
 def test_files_that_are_written_to_while_they_are_sent(start_toy_service, start_rank, held, tmp_path):
-    """What was sent before and after does not belong together, whatever the digests of the chunks say."""
+    """What was sent before and after does not belong together: no chunk is called good that was looked at after it, and
+    those that were before do not make a good fetch."""
     folder = write_tiny("qwen3", tmp_path / "checkpoint", shard_bytes=1 << 30)
     rank = start_rank(start_toy_service(f"qwen3@1={folder}"), deadline_s=30)
     chunks = rank.chunks()
@@ -138,7 +140,8 @@ def test_files_that_are_written_to_while_they_are_sent(start_toy_service, start_
     with open(folder / "model.safetensors", "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"!")
-    assert len(list(chunks)) > 1
+    with suppress(ReportedError):
+        list(chunks)
     failed(rank, "format", "model.safetensors")
     wait_for(lambda: not held(), SLACK_S, "the end of the lease")
 
