@@ -55,6 +55,10 @@ tpv_status_t tpv_artifact_set_config(tpv_artifact_t *artifact, const json_t *jso
 /* What plans may ask of config.json (config.h). A new reference, or NULL when out of memory. */
 json_t *tpv_artifact_facts(const tpv_artifact_t *artifact);
 
+/* The place of the first tensor whose name is not below the first `length` bytes of `start`; their count when there is
+ * none. Sealed only. */
+size_t tpv_artifact_seek(const tpv_artifact_t *artifact, const char *start, size_t length);
+
 /* Order the tensors, refuse duplicate names, sum the bytes, compute index_digest. TPV_ERR_FORMAT, TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_artifact_seal(tpv_artifact_t *artifact);
 

@@ -147,6 +147,18 @@ const tpv_tensor_t *tpv_artifact_find(const tpv_artifact_t *artifact, const char
     return bsearch(&wanted, artifact->tensors, artifact->count, sizeof *artifact->tensors, by_name);
 }
 
+size_t tpv_artifact_seek(const tpv_artifact_t *artifact, const char *start, size_t length) {
+    size_t low = 0, high = artifact->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (strncmp(artifact->tensors[middle].name, start, length) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 uint64_t tpv_artifact_bytes(const tpv_artifact_t *artifact) {
     return artifact->bytes;
 }

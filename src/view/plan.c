@@ -95,10 +95,6 @@ static tpv_status_t add_fused(planner_t *planner, uint32_t first_index, const tp
         TPV_TRY(tpv_rules_find(planner->cutter.rules, tensor->name, &rule));
         TPV_TRY(tpv_cut_tensor(&planner->cutter, tensor, rule, &cut[p]));
         TPV_TRY(check_part(fuse, first, tensor, &cut[p]));
-        if (p + 1 < fuse->parts && cut[p].partial_block)
-            return tpv_error_set(
-                TPV_ERR_PLAN, "%s: cannot be fused into %s: its rows end inside of a quantisation block of %llu",
-                tensor->name, fuse->name, (unsigned long long)planner->cutter.config->weight_block_size[0]);
         rows += cut[p].axis == 0 ? tpv_cut_extent(&cut[p]) : tensor->dims > 0 ? tensor->shape[0] : 1;
     }
     uint64_t shape[TPV_MAX_DIMS] = {0}, position = 0;
@@ -167,12 +163,13 @@ static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
     const tpv_rule_t *rule;
     const char *apart;
     TPV_TRY(tpv_rules_find(planner->cutter.rules, tensor->name, &rule));
-    if (!rule && (planner->cutter.rules->replicate_others || planner->cutter.tp_size == 1)) rule = &others;
+    if (!rule && (planner->cutter.rules->replicate_others || planner->cutter.tp_size == 1 || tpv_is_lone_scale(tensor)))
+        rule = &others;
     if (!rule)
         return tpv_error_set(TPV_ERR_PLAN, "%s: no rule of the plan matches it, and \"default\" is not \"replicate\"",
                              tensor->name);
     if (!planner->fuse || rule == &others || !tpv_fuse_of(tensor->name, &fuse)) return add_single(planner, index, rule);
-    TPV_TRY(tpv_fuse_possible(planner->cutter.artifact, planner->cutter.rules, &fuse, &apart));
+    TPV_TRY(tpv_fuse_possible(&planner->cutter, &fuse, &apart));
     if (apart) {
         TPV_INFO("%s: not fused: %s", tensor->name, apart);
         return add_single(planner, index, rule);
@@ -226,6 +223,11 @@ static tpv_status_t plan_rules(planner_t *planner) {
     size_t count = tpv_artifact_tensor_count(planner->cutter.artifact);
     for (size_t i = 0; i < count; i++)
         TPV_TRY(plan_tensor(planner, (uint32_t)i));
+    const tpv_left_whole_t *whole = planner->cutter.whole;
+    if (whole->modules > 0)
+        TPV_WARN(
+            "quantised modules that cannot be cut are whole, as \"default\": \"replicate\" says: %zu, the first: %s",
+            whole->modules, whole->reason);
     return check_unmatched(planner);
 }
 
@@ -266,9 +268,14 @@ static tpv_status_t plan_by_rules(const tpv_artifact_t *artifact, const tpv_plan
     if (status == TPV_OK) status = read_rules(facts, options, &rules);
     if (status == TPV_OK && !whole) status = check_config(config, &rules);
     if (status == TPV_OK) {
+        tpv_quant_config_t quant = tpv_quant_config_read(facts);
+        tpv_left_whole_t left_whole = {0};
+        rules.artifact = artifact;
         planner_t planner = {.cutter = {.artifact = artifact,
                                         .config = config,
                                         .rules = &rules,
+                                        .quant = &quant,
+                                        .whole = &left_whole,
                                         .tp_size = options->tp_size,
                                         .tp_rank = options->tp_rank},
                              .fuse = options->fuse,

@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "artifact/config.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "view/plan_quant.h"
 
 typedef unsigned long long ull;
 
@@ -21,7 +21,7 @@ static void whole(tpv_cut_t *cut) {
 }
 
 const char *tpv_axis_word(const tpv_tensor_t *tensor, int axis) {
-    return tensor->dims == 2 && axis == 1 ? "columns" : "rows";
+    return tensor->dims >= 2 && axis + 1 == (int)tensor->dims ? "columns" : "rows";
 }
 
 static void add_range(tpv_cut_t *cut, uint64_t start, uint64_t count) {
@@ -114,8 +114,8 @@ static bool is_bias(const tpv_tensor_t *tensor) {
     return strcmp(dot ? dot + 1 : tensor->name, "bias") == 0;
 }
 
-static tpv_status_t cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
-                               tpv_cut_t *cut) {
+tpv_status_t tpv_cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
+                            tpv_cut_t *cut) {
     bool vector = tensor->dims == 1;
     int last = (int)tensor->dims - 1, rows = vector ? 0 : last - 1;
     tpv_cut_kind_t kind = rule->kind;
@@ -153,120 +153,62 @@ static tpv_status_t cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *t
     return tpv_error_set(TPV_ERR_INTERNAL, "%s: unknown cut", tensor->name);
 }
 
-/* ---- what follows a weight --------------------------------------------------------------------------------------- */
-
-static uint64_t blocks_of(uint64_t extent, uint64_t block) {
-    return extent / block + (extent % block != 0);
-}
-
-/* Is `scale` one number for each block of the last two axes of `weight`? */
-static bool is_block_grid(const tpv_tensor_t *scale, const tpv_tensor_t *weight, const uint64_t block[2]) {
-    if (block[0] == 0 || block[1] == 0 || scale->dims != weight->dims || weight->dims < 2) return false;
-    for (uint32_t i = 0; i < weight->dims; i++) {
-        uint64_t expected =
-            i + 2 < weight->dims ? weight->shape[i] : blocks_of(weight->shape[i], block[i + 2 - weight->dims]);
-        if (scale->shape[i] != expected) return false;
-    }
-    return true;
-}
-
-/* Is `tensor` one number for each output channel of `weight`: [.., out] or [.., out, 1]? */
-static bool is_per_channel(const tpv_tensor_t *tensor, const tpv_tensor_t *weight) {
-    if (weight->dims < 2) return weight->dims == 1 && tensor->dims == 1 && tensor->shape[0] == weight->shape[0];
-    bool column = tensor->dims == weight->dims && tensor->shape[tensor->dims - 1] == 1;
-    if (tensor->dims + 1 != weight->dims && !column) return false;
-    for (uint32_t i = 0; i + 1 < weight->dims; i++)
-        if (tensor->shape[i] != weight->shape[i]) return false;
-    return true;
-}
-
-static tpv_status_t cut_block_scale(const tpv_cutter_t *cutter, const tpv_tensor_t *scale, const tpv_tensor_t *weight,
-                                    const tpv_cut_t *weight_cut, tpv_cut_t *cut) {
-    const uint64_t *block = cutter->config->weight_block_size;
-    int rows = (int)weight->dims - 2;
-    uint64_t end_of_rows = weight->shape[rows];
-    *cut = *weight_cut;
-    if (cut->axis >= rows) {
-        uint64_t size = block[cut->axis - rows], extent = weight->shape[cut->axis];
-        if (cut->pad > 0)
-            return tpv_error_set(TPV_ERR_PLAN, "%s: the scales of a padded vocabulary cannot be cut", scale->name);
-        for (uint32_t i = 0; i < cut->range_count; i++) {
-            tpv_range_t *range = &cut->range[i];
-            uint64_t start = range->start, end = start + range->count;
-            if (start % size != 0 || (end % size != 0 && end != extent))
-                return tpv_error_set(TPV_ERR_PLAN,
-                                     "%s: the slice [%llu, %llu) of %s has an edge inside of a quantisation block of "
-                                     "%llu %s (tp_size %llu)",
-                                     scale->name, (ull)start, (ull)end, weight->name, (ull)size,
-                                     tpv_axis_word(weight, cut->axis), (ull)cutter->tp_size);
-            range->start = start / size;
-            range->count = blocks_of(end, size) - range->start;
-            if (cut->axis == rows) end_of_rows = end;
-        }
-    }
-    cut->partial_block = end_of_rows % block[0] != 0;
+/* A bias of as many numbers as the weight has rows goes with the rows. */
+static tpv_status_t cut_bias(const tpv_cutter_t *cutter, const tpv_tensor_t *bias, const tpv_tensor_t *weight,
+                             const tpv_rule_t *rule, tpv_cut_t *cut) {
+    tpv_cut_t weight_cut;
+    uint32_t rows = weight->dims < 2 ? 0 : weight->dims - 2;
+    TPV_TRY(tpv_cut_weight(cutter, weight, rule, &weight_cut));
+    bool fits = bias->dims == rows + 1;
+    for (uint32_t i = 0; fits && i <= rows; i++)
+        fits = bias->shape[i] == weight->shape[i];
+    if (!fits)
+        return tpv_error_set(TPV_ERR_PLAN, "%s: its shape does not fit the rows of %s", bias->name, weight->name);
+    *cut = weight_cut;
+    if (weight->dims >= 2 && cut->axis == (int)weight->dims - 1) whole(cut);
     return TPV_OK;
 }
 
-static tpv_status_t cut_follower(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_tensor_t *weight,
-                                 const tpv_rule_t *rule, tpv_cut_t *cut) {
-    tpv_cut_t weight_cut;
-    TPV_TRY(cut_weight(cutter, weight, rule, &weight_cut));
-    if (is_per_channel(tensor, weight)) {
-        *cut = weight_cut;
-        if (weight->dims >= 2 && cut->axis == (int)weight->dims - 1) whole(cut);
-        return TPV_OK;
-    }
-    TPV_TRY(tpv_config_need(cutter->config, TPV_CONFIG_WEIGHT_BLOCK_SIZE));
-    if (is_block_grid(tensor, weight, cutter->config->weight_block_size))
-        return cut_block_scale(cutter, tensor, weight, &weight_cut, cut);
-    return tpv_error_set(TPV_ERR_PLAN,
-                         "%s: its shape fits neither the rows of %s nor its quantisation blocks (weight_block_size in "
-                         "config.json is [%llu, %llu])",
-                         tensor->name, weight->name, (ull)cutter->config->weight_block_size[0],
-                         (ull)cutter->config->weight_block_size[1]);
-}
-
-static bool has_one_element(const tpv_tensor_t *tensor) {
+bool tpv_is_lone_scale(const tpv_tensor_t *tensor) {
+    const char *dot = strrchr(tensor->name, '.');
     for (uint32_t i = 0; i < tensor->dims; i++)
         if (tensor->shape[i] != 1) return false;
-    return true;
+    return dot && strstr(dot, "_scale");
 }
 
-/* Does the rule name the parameter itself, and not just whatever a module has? A name without a dot has no module. */
-static bool names_in_full(const tpv_rules_t *rules, const tpv_rule_t *rule, const tpv_tensor_t *tensor) {
-    if (!strchr(tensor->name, '.')) return true;
+bool tpv_rule_names_in_full(const tpv_rules_t *rules, const tpv_rule_t *rule, const char *tensor) {
+    if (!strchr(tensor, '.')) return true;
     const char *dot = strrchr(rule->pattern, '.');
-    return !strpbrk(dot ? dot : rule->pattern, "*?") && tpv_rules_match(rules, rule->pattern, tensor->name);
+    return !strpbrk(dot ? dot : rule->pattern, "*?") && tpv_rules_match(rules, rule->pattern, tensor);
+}
+
+static tpv_status_t cut_plain(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
+                              tpv_cut_t *cut) {
+    const char *dot = strrchr(tensor->name, '.');
+    const char *leaf = dot ? dot + 1 : tensor->name;
+    if (tpv_rule_names_in_full(cutter->rules, rule, tensor->name)) return tpv_cut_weight(cutter, tensor, rule, cut);
+    if (strcmp(leaf, "weight") == 0) return tpv_cut_weight(cutter, tensor, rule, cut);
+    if (strcmp(leaf, "bias") == 0) {
+        char name[TPV_MAX_NAME + 8];
+        snprintf(name, sizeof name, "%.*s.weight", dot ? (int)(dot - tensor->name) : 0, tensor->name);
+        const tpv_tensor_t *weight = tpv_artifact_find(cutter->artifact, name);
+        return weight ? cut_bias(cutter, tensor, weight, rule, cut) : tpv_cut_weight(cutter, tensor, rule, cut);
+    }
+    if (cutter->tp_size == 1 || tpv_is_lone_scale(tensor)) return TPV_OK;
+    return tpv_error_set(TPV_ERR_PLAN,
+                         "%s: cannot be cut %s: it is neither weight nor bias of its module: name it in full in a plan "
+                         "file, or replicate it",
+                         tensor->name, rule->word);
 }
 
 tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
                             tpv_cut_t *cut) {
+    tpv_module_t module;
     whole(cut);
     if (rule->kind == TPV_CUT_REPLICATE) return TPV_OK;
     if (rule->kind == TPV_CUT_REFUSED && cutter->tp_size > 1)
         return tpv_error_set(TPV_ERR_PLAN, "%s: rule \"%s\": \"%s\" %s: expected a word that cuts or replicates",
                              tensor->name, rule->given, rule->word, rule->refused);
-    const char *dot = strrchr(tensor->name, '.');
-    const char *leaf = dot ? dot + 1 : tensor->name;
-    if (names_in_full(cutter->rules, rule, tensor)) return cut_weight(cutter, tensor, rule, cut);
-    /* GPTQ's and AWQ's "scales" go with a packed weight and are refused below. */
-    bool bias = strcmp(leaf, "bias") == 0;
-    bool scale = strstr(leaf, "scale") && strcmp(leaf, "scales") != 0;
-    if (bias || scale) {
-        if (scale && has_one_element(tensor)) return TPV_OK;
-        char name[TPV_MAX_NAME + 8];
-        snprintf(name, sizeof name, "%.*s.weight", dot ? (int)(dot - tensor->name) : 0, tensor->name);
-        const tpv_tensor_t *weight = tpv_artifact_find(cutter->artifact, name);
-        if (weight) return cut_follower(cutter, tensor, weight, rule, cut);
-        if (scale)
-            return tpv_error_set(TPV_ERR_PLAN, "%s: there is no %s whose cut it could follow", tensor->name, name);
-        return cut_weight(cutter, tensor, rule, cut);
-    }
-    if (strcmp(leaf, "weight") == 0) return cut_weight(cutter, tensor, rule, cut);
-    if (cutter->tp_size == 1) return TPV_OK;
-    return tpv_error_set(TPV_ERR_PLAN,
-                         "%s: cannot be cut %s: parameters of this kind (packed, GPTQ, AWQ, …) are only sent whole; "
-                         "give a plan file that replicates them or has explicit slices",
-                         tensor->name, rule->word);
+    tpv_module_of(cutter->artifact, cutter->quant, tensor->name, &module);
+    return module.quantised ? tpv_quant_cut(cutter, &module, tensor, rule, cut) : cut_plain(cutter, tensor, rule, cut);
 }

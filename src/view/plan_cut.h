@@ -3,6 +3,7 @@
 #define VIEW_PLAN_CUT_H
 
 #include "view/plan_rules.h"
+#include "view/quant_config.h"
 
 #define TPV_VOCAB_PADDING 64 /* DEFAULT_VOCAB_PADDING_SIZE in vLLM's vocab_parallel_embedding.py, 0.32 */
 
@@ -16,12 +17,22 @@ typedef struct tpv_cut {
     tpv_range_t range[TPV_MAX_PARTS];
     uint64_t pad;       /* zeros behind them, in steps of the axis */
     bool partial_block; /* of a block scale: its last row stands for less than a whole block */
+    bool left_whole;    /* the rule cuts it, but its format cannot be cut so, and the plan lets it be whole */
 } tpv_cut_t;
+
+/* Quantised modules that are whole though a rule cuts them. */
+typedef struct tpv_left_whole {
+    size_t modules;
+    char latest[TPV_MAX_NAME + 16];
+    char reason[TPV_MAX_NAME + 256]; /* of the first */
+} tpv_left_whole_t;
 
 typedef struct tpv_cutter {
     const tpv_artifact_t *artifact;
     const tpv_model_config_t *config;
     tpv_rules_t *rules;
+    const tpv_quant_config_t *quant;
+    tpv_left_whole_t *whole; /* counted here; NULL: not */
     uint64_t tp_size, tp_rank;
 } tpv_cutter_t;
 
@@ -31,6 +42,16 @@ typedef struct tpv_cutter {
  */
 tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
                             tpv_cut_t *cut);
+
+/* Cut a weight [.., out, in] by its own axes, with heads and packs, whatever else its module has. Errors as above. */
+tpv_status_t tpv_cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
+                            tpv_cut_t *cut);
+
+/* Does the rule name the parameter itself, and not just whatever a module has? A name without a dot has no module. */
+bool tpv_rule_names_in_full(const tpv_rules_t *rules, const tpv_rule_t *rule, const char *tensor);
+
+/* A scale of one element, such as a layer's k_scale: it is whole, also where no rule speaks of it. */
+bool tpv_is_lone_scale(const tpv_tensor_t *tensor);
 
 /* How many steps along the axis the rank gets, padding included. */
 uint64_t tpv_cut_extent(const tpv_cut_t *cut);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "artifact/artifact.h"
 #include "base/error.h"
 
 /* packed_modules_mapping of vLLM 0.32's model classes; for mixtral's experts w1 is gate and w3 is up. */
@@ -53,33 +54,36 @@ bool tpv_fuse_of(const char *tensor, tpv_fuse_t *fuse) {
     return false;
 }
 
-/* The first tensor whose name is not below `start`. */
-static size_t lower_bound(const tpv_artifact_t *artifact, const char *start, size_t length) {
-    size_t low = 0, high = tpv_artifact_tensor_count(artifact);
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (strncmp(tpv_artifact_tensor(artifact, middle)->name, start, length) < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
+/* Why a tensor cannot be part of a fused one, or NULL. */
+static tpv_status_t check_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, bool last,
+                                 const char **reason) {
+    const tpv_rule_t *rule;
+    tpv_cut_t cut;
+    *reason = "a parameter that a fused module does not have";
+    if (!is_fused_parameter(strrchr(tensor->name, '.') + 1)) return TPV_OK;
+    TPV_TRY(tpv_rules_find(cutter->rules, tensor->name, &rule));
+    *reason = "not all of its projections are cut colwise";
+    if (!rule || rule->kind != TPV_CUT_COLWISE) return TPV_OK;
+    TPV_TRY(tpv_cut_tensor(cutter, tensor, rule, &cut));
+    *reason = "not all of its projections can be cut";
+    if (cut.left_whole) return TPV_OK;
+    *reason = "rows of a projection end inside of a quantisation block";
+    if (!last && cut.partial_block) return TPV_OK;
+    *reason = NULL;
+    return TPV_OK;
 }
 
-tpv_status_t tpv_fuse_possible(const tpv_artifact_t *artifact, tpv_rules_t *rules, const tpv_fuse_t *fuse,
-                               const char **reason) {
+tpv_status_t tpv_fuse_possible(const tpv_cutter_t *cutter, const tpv_fuse_t *fuse, const char **reason) {
+    const tpv_artifact_t *artifact = cutter->artifact;
     for (unsigned p = 0; p < fuse->parts; p++) {
         size_t length = (size_t)(strrchr(fuse->part[p], '.') + 1 - fuse->part[p]);
-        size_t first = lower_bound(artifact, fuse->part[p], length), count = tpv_artifact_tensor_count(artifact), at;
+        size_t first = tpv_artifact_seek(artifact, fuse->part[p], length), count = tpv_artifact_tensor_count(artifact),
+               at;
         for (at = first; at < count; at++) {
-            const char *name = tpv_artifact_tensor(artifact, at)->name;
-            const tpv_rule_t *rule;
-            if (strncmp(name, fuse->part[p], length) != 0) break;
-            *reason = "a parameter that a fused module does not have";
-            if (!is_fused_parameter(name + length)) return TPV_OK;
-            TPV_TRY(tpv_rules_find(rules, name, &rule));
-            *reason = "not all of its projections are cut colwise";
-            if (!rule || rule->kind != TPV_CUT_COLWISE) return TPV_OK;
+            const tpv_tensor_t *tensor = tpv_artifact_tensor(artifact, at);
+            if (strncmp(tensor->name, fuse->part[p], length) != 0) break;
+            TPV_TRY(check_tensor(cutter, tensor, p + 1 == fuse->parts, reason));
+            if (*reason) return TPV_OK;
         }
         *reason = "not all of its projections are there";
         if (at == first) return TPV_OK;

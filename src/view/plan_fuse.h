@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "view/plan_rules.h"
+#include "view/plan_cut.h"
 
 #define TPV_MAX_FUSE_PARTS 3
 
@@ -20,10 +20,9 @@ bool tpv_fuse_of(const char *tensor, tpv_fuse_t *fuse);
 
 /*
  * Can the projections of `fuse` be one module? *reason is NULL, or why they stay apart, all of them: a projection is
- * not there, is not cut by rows, or has parameters that a fused one does not have (zero points, SCB). Static storage.
- * Errors of tpv_rules_find.
+ * not there, is not cut by rows, has parameters that a fused one does not have (zero points, SCB), or ends inside of a
+ * block whose scale the next would share. Static storage. Errors of tpv_rules_find and tpv_cut_tensor.
  */
-tpv_status_t tpv_fuse_possible(const tpv_artifact_t *artifact, tpv_rules_t *rules, const tpv_fuse_t *fuse,
-                               const char **reason);
+tpv_status_t tpv_fuse_possible(const tpv_cutter_t *cutter, const tpv_fuse_t *fuse, const char **reason);
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "view/quant_module.h"
 
 void tpv_rules_clear(tpv_rules_t *rules) {
     free(rules->rules);
@@ -101,22 +102,29 @@ bool tpv_rules_when(const tpv_rules_t *rules, const json_t *when, const char *se
     return true;
 }
 
-/* The name without its last part; false when it has only one. */
-static bool module_of(const char *tensor, char module[TPV_MAX_NAME + 1]) {
-    const char *dot = strrchr(tensor, '.');
-    if (!dot) return false;
-    memcpy(module, tensor, (size_t)(dot - tensor));
-    module[dot - tensor] = '\0';
-    return true;
+/* The first `length` bytes of a name; NULL when there are none. */
+static const char *start_of(const char *tensor, size_t length, char start[TPV_MAX_NAME + 1]) {
+    if (length == 0) return NULL;
+    memcpy(start, tensor, length);
+    start[length] = '\0';
+    return start;
+}
+
+static const char *module_of(const char *tensor, char module[TPV_MAX_NAME + 1]) {
+    return start_of(tensor, tpv_module_length(tensor), module);
 }
 
 tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_rule_t **rule) {
-    char module[TPV_MAX_NAME + 1];
-    const char *names[2] = {tensor, module_of(tensor, module) ? module : NULL};
+    char stack[TPV_MAX_NAME + 1], module[TPV_MAX_NAME + 1], inner[TPV_MAX_NAME + 1];
+    size_t length = 0;
+    if (rules->artifact) tpv_stack_length(rules->artifact, tensor, &length);
+    const char *dot = strrchr(tensor, '.'),
+               *names[] = {tensor, start_of(tensor, length, stack), module_of(tensor, module),
+                           start_of(tensor, dot ? (size_t)(dot - tensor) : 0, inner)};
     *rule = NULL;
-    for (int n = 0; n < 2 && names[n]; n++) {
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
         const tpv_rule_t *found = NULL;
-        for (size_t i = 0; i < rules->rule_count; i++) {
+        for (size_t i = 0; names[n] && i < rules->rule_count; i++) {
             tpv_rule_t *candidate = &rules->rules[i];
             if (!tpv_rules_match(rules, candidate->pattern, names[n])) continue;
             candidate->matched = true;
@@ -140,7 +148,7 @@ bool tpv_rules_tied(const tpv_rules_t *rules) {
 
 const tpv_layout_t *tpv_rules_layout(const tpv_rules_t *rules, const char *tensor) {
     char module[TPV_MAX_NAME + 1];
-    bool has_module = module_of(tensor, module);
+    bool has_module = module_of(tensor, module) != NULL;
     for (size_t i = 0; i < rules->layout_count; i++) {
         const tpv_layout_t *layout = &rules->layouts[i];
         if ((tpv_rules_match(rules, layout->pattern, tensor) ||

@@ -81,7 +81,8 @@ typedef struct tpv_rules {
     bool replicate_others;        /* no rule: replicate, instead of an error */
     bool transformers;            /* rules as transformers reads them: `*` is a number, heads do not matter */
     const json_t *facts;          /* of config.json; borrowed */
-    json_t *texts[3];             /* the JSON trees that texts and values lie in; owned */
+    const tpv_artifact_t *artifact; /* whose tensors tell which belong together; borrowed, NULL: none */
+    json_t *texts[3];               /* the JSON trees that texts and values lie in; owned */
 } tpv_rules_t;
 
 void tpv_rules_clear(tpv_rules_t *rules);
@@ -102,9 +103,10 @@ tpv_scope_t tpv_rules_scope(const tpv_rules_t *rules, const char *section, const
 bool tpv_rules_when(const tpv_rules_t *rules, const json_t *when, const char *section, const char *tensor);
 
 /*
- * The rule of a tensor: one that matches its full name, else one that matches its module (the name without its last
- * part). *rule is NULL when none does. Whatever matches is marked as such. TPV_ERR_PLAN when two that match want
- * different cuts.
+ * The rule of a tensor: one that matches its full name, else one that matches the stack of experts that it is a
+ * parameter of (the name without "_blocks" and its kin), else one that matches its module (the name without all
+ * from ".weight." on, else without its last part). *rule is NULL when none does. Whatever matches is marked as such.
+ * TPV_ERR_PLAN when two that match want different cuts.
  */
 tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_rule_t **rule);
 

@@ -206,7 +206,7 @@ static void plan_file_faults(void **state) {
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"**\":\"vocab_parallel\"}}", TPV_ERR_PLAN,
          "m.weight: 8 rows, padded to 64, do not divide by tp_size 3"},
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"rowwise\",\"stack\":\"rowwise\"}}", TPV_ERR_PLAN,
-         "stack: 8 rows do not divide by tp_size 3"},
+         "stack: 8 columns do not divide by tp_size 3"},
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"rowwise\",\"stack\":\"replicate\"},"
          "\"heads\":{\"m\":{\"count\":4}}}",
          TPV_ERR_PLAN, "m.weight: 4 heads do not divide by tp_size 3"},
@@ -327,7 +327,7 @@ static void built_in_plans_that_do_not_divide(void **state) {
     model_refused(&model, (tpv_plan_options_t){.tp_size = 16},
                   "model.layers.0.self_attn.o_proj.weight: 40 heads do not divide by tp_size 16");
     model_refused(&model, (tpv_plan_options_t){.tp_size = 16, .fuse = true},
-                  "model.layers.0.self_attn.o_proj.weight: 40 heads do not divide by tp_size 16");
+                  "model.layers.0.self_attn.q_proj.weight: 40 heads do not divide by tp_size 16");
     model_refused(&model, (tpv_plan_options_t){.tp_size = 3},
                   "lm_head.weight: 151936 rows, padded to 151936, do not divide by tp_size 3");
     model.config.intermediate_size = 17400;
@@ -412,11 +412,15 @@ static void quantisation_blocks(void **state) {
                   "model.layers.0.mlp.down_proj.weight_scale_inv: the slice [1600, 3200) of "
                   "model.layers.0.mlp.down_proj.weight has an edge inside of a quantisation block of 128 columns "
                   "(tp_size 16)");
+    /* Not told, the shapes leave no choice; told otherwise than they are, they are blocks all the same. */
     model.config.weight_block_size[0] = model.config.weight_block_size[1] = 0;
-    model_refused(&model, (tpv_plan_options_t){.tp_size = 2},
-                  "model.layers.0.mlp.down_proj.weight_scale_inv: its shape fits neither the rows of "
-                  "model.layers.0.mlp.down_proj.weight nor its quantisation blocks (weight_block_size in config.json "
-                  "is [0, 0])");
+    artifact = test_model_index(&model);
+    tpv_view_free(test_plan(artifact, 8, 7, true));
+    tpv_artifact_close(artifact);
+    model_refused(&model, (tpv_plan_options_t){.tp_size = 16, .tp_rank = 1},
+                  "model.layers.0.mlp.down_proj.weight_scale_inv: the slice [1600, 3200) of "
+                  "model.layers.0.mlp.down_proj.weight has an edge inside of a quantisation block of 128 columns "
+                  "(tp_size 16)");
     /* 3 * 64 rows of q end inside of a block: whole, they can be sent, but not with k below them. */
     model = test_llama();
     model.config.hidden_size = 256;
@@ -426,37 +430,93 @@ static void quantisation_blocks(void **state) {
     model.config.weight_block_size[0] = model.config.weight_block_size[1] = 128;
     model.block_scales = true;
     artifact = test_model_index(&model);
-    tpv_view_free(test_plan(artifact, 1, 0, false));
+    tpv_view_t *view = test_plan(artifact, 1, 0, true);
+    shape_is(view, "model.layers.0.self_attn.q_proj.weight", 2, 192, 256, 0);
+    shape_is(view, "model.layers.0.self_attn.q_proj.weight_scale_inv", 2, 2, 2, 0);
+    test_output(view, "model.layers.0.mlp.gate_up_proj.weight_scale_inv");
+    tpv_view_free(view);
     tpv_artifact_close(artifact);
-    model_refused(&model, (tpv_plan_options_t){.tp_size = 1, .fuse = true},
-                  "model.layers.0.self_attn.q_proj.weight_scale_inv: cannot be fused into "
-                  "model.layers.0.self_attn.qkv_proj.weight_scale_inv: its rows end inside of a quantisation block of "
-                  "128");
 }
 
-static void packed_parameters_are_only_sent_whole(void **state) {
-    (void)state;
+/* a: GPTQ with 4 bits, [out 64, in 128] in groups of 32; b: a scale alone; c: what no format has beside a weight. */
+static tpv_artifact_t *packed_index(void) {
     test_index_t index;
     test_index_begin(&index);
-    test_index_add(&index, TPV_DTYPE_I32, TEST_SHAPE(16, 8), "a.qweight");
-    test_index_add(&index, TPV_DTYPE_F16, TEST_SHAPE(4, 8), "a.scales");
-    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(4, 8), "b.weight_scale");
-    tpv_artifact_t *artifact = test_index_finish(&index, NULL);
-    const char *plan = "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"a\":\"colwise\",\"b\":\"replicate\"}}";
-    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .plan = plan}, TPV_ERR_PLAN,
-                 "a.qweight: cannot be cut colwise: parameters of this kind (packed, GPTQ, AWQ, …) are only sent "
-                 "whole; give a plan file that replicates them or has explicit slices");
-    tpv_view_free(plan_with(artifact, plan, 1, 0, false));
-    tpv_view_free(plan_with(artifact,
-                            "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"a.qweight\":\"rowwise\",\"a.scales\":"
-                            "\"rowwise\",\"b\":\"replicate\"}}",
-                            2, 0, false));
-    plan_refused(
-        artifact,
-        (tpv_plan_options_t){
-            .tp_size = 2,
-            .plan = "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"b.**\":\"colwise\"},\"default\":\"replicate\"}"},
-        TPV_ERR_PLAN, "b.weight_scale: there is no b.weight whose cut it could follow");
+    test_index_add(&index, TPV_DTYPE_I32, TEST_SHAPE(128), "x.a.g_idx");
+    test_index_add(&index, TPV_DTYPE_I32, TEST_SHAPE(16, 64), "x.a.qweight");
+    test_index_add(&index, TPV_DTYPE_I32, TEST_SHAPE(4, 8), "x.a.qzeros");
+    test_index_add(&index, TPV_DTYPE_F16, TEST_SHAPE(4, 64), "x.a.scales");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(4, 8), "x.b.weight_scale");
+    test_index_add(&index, TPV_DTYPE_U8, TEST_SHAPE(64, 1), "x.c.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(2), "x.c.weight.absmax");
+    test_index_add(&index, TPV_DTYPE_U8, TEST_SHAPE(64), "x.c.weight.quant_state.bitsandbytes__nf4");
+    test_index_add(&index, TPV_DTYPE_I8, TEST_SHAPE(8, 8), "x.d.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(8), "x.d.SCB");
+    test_index_add(&index, TPV_DTYPE_U8, TEST_SCALAR, "x.d.weight_format");
+    test_index_add(&index, TPV_DTYPE_U8, TEST_SHAPE(16, 64), "x.e.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(1), "x.e.weight_scale");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(1), "x.self_attn.k_scale");
+    return test_index_finish(&index, NULL);
+}
+
+#define PLAN(rules) "{\"format\":\"tpview-plan-1\",\"tp_plan\":{" rules "},\"default\":\"replicate\"}"
+#define STRICT(rules) "{\"format\":\"tpview-plan-1\",\"tp_plan\":{" rules "}}"
+#define OTHERS "\"x.b\":\"replicate\",\"x.c\":\"replicate\",\"x.d\":\"replicate\",\"x.e\":\"replicate\","
+
+static void parameters_named_in_full_are_cut_together(void **state) {
+    (void)state;
+    tpv_artifact_t *artifact = packed_index();
+    static const struct {
+        const char *plan, *message;
+    } cases[] = {
+        {PLAN("\"x.a.qweight\":\"rowwise\""), "x.a.qweight: the plan cuts it rowwise, but x.a.qzeros not: parameters "
+                                              "of a quantised module are cut together"},
+        {PLAN("\"x.a.scales\":\"rowwise\",\"x.a.qweight\":\"rowwise\""),
+         "x.a.qweight: the plan cuts it rowwise, but x.a.qzeros not: parameters of a quantised module are cut "
+         "together"},
+        {PLAN("\"x.a.qweight\":\"rowwise\",\"x.a.scales\":\"colwise\",\"x.a.qzeros\":\"rowwise\""),
+         "x.a.qweight: the plan cuts it rowwise, but x.a.scales otherwise: parameters of a quantised module are cut "
+         "together"},
+        {PLAN("\"x.a.scales\":\"rowwise\""), "x.a.scales: the plan cuts it rowwise, but x.a.qweight not: parameters of "
+                                             "a quantised module are cut together"},
+        /* The words of the module speak of the weight, those of a parameter of its own axes. */
+        {PLAN("\"x.a\":\"colwise\",\"x.a.qweight\":\"colwise\""),
+         "x.a.g_idx: the plan cuts it colwise, but x.a.qweight otherwise: parameters of a quantised module are cut "
+         "together"},
+        {STRICT("\"x.b\":\"colwise\",\"x.a\":\"replicate\""),
+         "x.b.weight_scale: cannot be cut colwise: there is no x.b.weight that its scales belong to"},
+        {STRICT("\"x.a\":\"replicate\",\"x.b\":\"replicate\",\"x.c\":\"colwise\""),
+         "x.c.weight: cannot be cut colwise: x.c.weight.absmax: bitsandbytes and other formats that keep a weight as a "
+         "row of blocks, or in an order that a value tells, cannot be cut"},
+        {STRICT("\"x.a\":\"replicate\",\"x.b\":\"replicate\",\"x.c\":\"replicate\",\"x.d\":\"rowwise\""),
+         "x.d.SCB: cannot be cut rowwise: x.d.SCB: bitsandbytes and other formats that keep a weight as a row of "
+         "blocks, "
+         "or in an order that a value tells, cannot be cut"},
+        {STRICT("\"x.?\":\"replicate\",\"x.e.*\":\"colwise\""),
+         "x.e.weight: cannot be cut colwise: how the bytes of x.e.weight are packed is not known"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .plan = cases[i].plan}, TPV_ERR_PLAN,
+                     cases[i].message);
+    static const char *const good[] = {
+        PLAN("\"x.a.qweight\":\"rowwise\",\"x.a.scales\":\"rowwise\",\"x.a.qzeros\":\"rowwise\""),
+        STRICT(OTHERS "\"x.a.*\":\"colwise\""), STRICT(OTHERS "\"x.a\":\"colwise\"")};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        tpv_view_t *view = plan_with(artifact, good[i], 2, 1, false);
+        shape_is(view, "x.a.qweight", 2, 16, 32, 0);
+        shape_is(view, "x.a.qzeros", 2, 4, 4, 0);
+        shape_is(view, "x.a.scales", 2, 4, 32, 0);
+        shape_is(view, "x.a.g_idx", 1, 128, 0, 0);
+        shape_is(view, "x.self_attn.k_scale", 1, 1, 0, 0);
+        tpv_view_free(view);
+    }
+    /* At tp_size 1 all is whole, and so is with "default": "replicate" what cannot be cut. */
+    tpv_view_free(plan_with(artifact, STRICT("\"**\":\"colwise\""), 1, 0, false));
+    tpv_view_t *view = plan_with(artifact, PLAN("\"x.c\":\"colwise\",\"x.d\":\"rowwise\""), 4, 3, false);
+    shape_is(view, "x.c.weight", 2, 64, 1, 0);
+    shape_is(view, "x.c.weight.absmax", 1, 2, 0, 0);
+    shape_is(view, "x.d.SCB", 1, 8, 0, 0);
+    tpv_view_free(view);
     tpv_artifact_close(artifact);
 }
 
@@ -536,7 +596,7 @@ int main(void) {
         cmocka_unit_test(heads_that_config_json_denies),
         cmocka_unit_test(missing_and_unknown_tensors),
         cmocka_unit_test(quantisation_blocks),
-        cmocka_unit_test(packed_parameters_are_only_sent_whole),
+        cmocka_unit_test(parameters_named_in_full_are_cut_together),
         cmocka_unit_test(scales_of_channels),
         cmocka_unit_test(tied_embeddings_cut_in_two_ways),
     };
