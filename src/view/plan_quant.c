@@ -184,6 +184,18 @@ static tpv_status_t leave_whole(const tpv_cutter_t *cutter, const tpv_module_t *
     return TPV_OK;
 }
 
+/* Are there scales of groups or blocks, or might there be? */
+static bool has_blocks(const tpv_module_t *module) {
+    for (uint32_t i = 0; i < module->count; i++) {
+        const tpv_parameter_t *parameter = &module->parameter[i];
+        if (parameter->kind != TPV_PARAMETER_GRID) continue;
+        if (*module->reason || parameter->along[tpv_module_rows(module)].weights > 1 ||
+            parameter->along[tpv_module_columns(module)].weights > 1)
+            return true;
+    }
+    return false;
+}
+
 tpv_status_t tpv_quant_cut(const tpv_cutter_t *cutter, const tpv_module_t *module, const tpv_tensor_t *tensor,
                            const tpv_rule_t *rule, tpv_cut_t *cut) {
     const tpv_parameter_t *parameter = tpv_module_find(module, tensor->name);
@@ -191,12 +203,12 @@ tpv_status_t tpv_quant_cut(const tpv_cutter_t *cutter, const tpv_module_t *modul
     tpv_rule_t turned;
     *cut = (tpv_cut_t){.axis = -1};
     if (cutter->tp_size == 1 && (*module->reason || !parameter)) return TPV_OK;
+    if (has_blocks(module)) TPV_TRY(tpv_config_need(cutter->config, TPV_CONFIG_WEIGHT_BLOCK_SIZE));
     if (*module->reason || !parameter) {
         const char *reason = *module->reason ? module->reason : "it is no parameter of its module";
         tpv_error_set(TPV_ERR_PLAN, "%s: cannot be cut %s: %s", tensor->name, rule->word, reason);
         return leave_whole(cutter, module, TPV_ERR_PLAN, cut);
     }
-    TPV_TRY(tpv_config_need(cutter->config, TPV_CONFIG_WEIGHT_BLOCK_SIZE));
     TPV_TRY(rule_for_weight(cutter, module, parameter, rule, &turned));
     tpv_status_t status = cutter->tp_size > 1 ? check_axis(module, &turned) : TPV_OK;
     if (status != TPV_OK) return leave_whole(cutter, module, status, cut);

@@ -412,7 +412,7 @@ bool tpv_module_lay_out(const tpv_quant_config_t *quant, tpv_module_t *module) {
     if (!check_extents(module, codes->tensor)) return false;
     if (blocks) return lay_out_blocks(quant, module, codes);
     if (packed) return lay_out_packed(quant, module, codes);
-    if (weight) return lay_out_weight(quant, module, codes);
+    if (!words) return lay_out_weight(quant, module, codes);
     return tpv_module_part(module, "qweight_type") ? lay_out_gguf(quant, module, codes)
                                                    : lay_out_words(quant, module, codes);
 }
