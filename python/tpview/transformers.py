@@ -8,13 +8,16 @@ Written for transformers 5, whose loader reads slices of safetensors files throu
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
-from typing import Any, Dict, List, Optional, Tuple, Union
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 
 from .errors import PlanError, UnsupportedError, UsageError
+from .job import Result
 from .layout import Layout, Slice
 from .manifest import Manifest, TensorInfo
 from .source import Source, connect
@@ -24,7 +27,7 @@ from .torch.stages import Stages
 from .torch.tensors import dtype_of
 from .torch.weights import Loaded, log_loaded
 
-__all__ = ["from_pretrained"]
+__all__ = ["Update", "from_pretrained", "prefetch_update", "update_pretrained"]
 
 _MINIMUM = (5, 0)
 
@@ -58,10 +61,11 @@ class _Slices:
     """The parts that the loader has asked for, and their values once they are there. The loader asks from several threads:
     all under the lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Dict[Tuple[str, Box], str]):
         self._lock = threading.Lock()
-        self.names: Dict[Tuple[str, Box], str] = {}
+        self.names = names
         self.values: Optional[Dict[str, torch.Tensor]] = None  # by the output's name; None while they are recorded
+        self._taken: Set[str] = set()
 
     def state_dict(self, manifest: Manifest) -> Dict[str, _Lazy]:
         return {name: _Lazy(info, self) for name, info in manifest.items()}
@@ -72,13 +76,13 @@ class _Slices:
                 self.names.setdefault((lazy.name, box), f"{lazy.name}#{len(self.names)}")
                 # One element stands for all: a model made of these has no memory of its own.
                 return torch.zeros(1, dtype=lazy.dtype).expand(box.sizes)
-            # Each value is one parameter's memory: a second taker, if any, gets a copy.
-            name = self.names.get((lazy.name, box), "")
-            value = self.values.get(name)
-            if value is None:
+            name = self.names.get((lazy.name, box))
+            if name is None:
                 raise PlanError(f"{lazy.name}: transformers asked for another part of it than the first time", stage="install",
                                 tensor=lazy.name)
-            self.values[name] = value.clone()
+            # A value becomes a parameter's memory: a second taker, if any, gets a copy.
+            value = self.values[name].clone() if name in self._taken else self.values[name]
+            self._taken.add(name)
             return value
 
     def layout(self, manifest: Manifest, rank: int, size: int) -> Layout:
@@ -128,52 +132,146 @@ def from_pretrained(cls: type, source: Union[Source, str], artifact: str, *, con
         if options.get(name) is not None:
             raise UsageError(f"{name} cannot be given here", stage="plan")
     mine = connect(source) if isinstance(source, str) else None
+    recipe = _Recipe(cls, config, options)
     try:
-        return _load(cls, mine or source, artifact, config, version, group, deadline, options)
+        model, model_loaded = _make(recipe, mine or source, artifact, version, group, deadline)
     finally:
         if mine:
             mine.close()
+    model.tpview_loaded, model._tpview_recipe = model_loaded, recipe
+    return model
 
 
-def _load(cls, source, artifact, config, version, group, deadline, options) -> Any:
+def update_pretrained(model: Any, source: Union[Source, str], artifact: str, *, version: Union[str, int],
+                      group: Optional[Any] = None, deadline: Optional[float] = None) -> Loaded:
+    """prefetch_update and install in one: exactly `version` into a model of from_pretrained that is in use, on all ranks or
+    on none. Call it where no forward pass runs."""
+    return prefetch_update(model, source, artifact, version=version, group=group, deadline=deadline).install()
+
+
+def prefetch_update(model: Any, source: Union[Source, str], artifact: str, *, version: Union[str, int],
+                    group: Optional[Any] = None, deadline: Optional[float] = None) -> "Update":
+    """Fetch exactly `version` of an artifact for a model of from_pretrained, whose parameters stay as they are.
+
+    It may run on a thread of its own while the model goes on generating, with a group that nobody else uses meanwhile. It
+    returns once all ranks of the group have fetched and verified their share, which takes memory of that size, and its
+    install() then changes the parameters. When any rank fails, every rank raises and nothing has changed. Raises as
+    from_pretrained; PlanError for a version whose tensors have other names, dtypes or shapes than those of the first load."""
+    recipe: Optional[_Recipe] = getattr(model, "_tpview_recipe", None)
+    if recipe is None:
+        raise UsageError("this model was not made by tpview.transformers.from_pretrained", stage="plan")
+    mine = connect(source) if isinstance(source, str) else None
+    try:
+        fresh, loaded = _make(recipe, mine or source, artifact, version, group, deadline)
+    finally:
+        if mine:
+            mine.close()
+    return Update(model, fresh, loaded)
+
+
+_MESHES = (("pp", "dp_replicate", "fsdp", "tp"), ("pp", "dp_replicate", "efsdp", "ep"))
+
+
+def _groups(model: Any) -> List[Any]:
+    """The process groups of the meshes that transformers made for a model."""
+    manager = getattr(model, "_mesh_manager", None)
+    return [group for dims in _MESHES for group in manager.get_mesh(dims).get_all_groups()] if manager else []
+
+
+def _release(model: Any, used: Any = None) -> None:
+    """Give back what a model holds besides its memory: the groups that each load by transformers makes, but for those of
+    model `used`. The memory itself is free after a collection: a distributed model refers to itself."""
+    kept = {torch.distributed.group.WORLD, *_groups(used)} if _groups(model) else set()
+    for group in set(_groups(model)) - kept:
+        torch.distributed.destroy_process_group(group)
+
+
+class Update:
+    """A version that is here, whole and verified. install() may be called once."""
+
+    def __init__(self, model: Any, fresh: Any, loaded: Loaded):
+        self.model, self.loaded, self._fresh = model, loaded, fresh
+
+    def install(self) -> Loaded:
+        """Copy it into the parameters, in place, and give its memory back. No forward pass may run meanwhile."""
+        if self._fresh is None:
+            raise UsageError("this update is installed already", stage="install")
+        fresh = self._fresh.state_dict()
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                _local(tensor).copy_(_local(fresh[name]))
+        del fresh
+        self.discard()
+        self.model.tpview_loaded = self.loaded
+        return self.loaded
+
+    def discard(self) -> None:
+        """Give the memory back without a change of the model. A second call, or one after install(), does nothing."""
+        if self._fresh is not None:
+            _release(self._fresh, self.model)
+            self._fresh = None
+            gc.collect()  # a share of the model: too much to wait for the collector
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+@dataclass
+class _Recipe:
+    """What a rank's model is made of, for its first load and for all versions after it."""
+
+    cls: type
+    config: Any
+    options: Dict[str, Any]
+    names: Optional[Dict[Tuple[str, Box], str]] = None  # of the slices, once they are recorded
+    index_digest: str = ""  # of the artifact that they were recorded with
+
+    def load(self, manifest: Manifest, slices: _Slices) -> Any:
+        return self.cls.from_pretrained(None, config=self.config, state_dict=slices.state_dict(manifest), **self.options)
+
+    def record(self, manifest: Manifest) -> None:
+        if self.names is not None:
+            if manifest.index_digest != self.index_digest:
+                raise PlanError(f"{manifest.label} has tensors of other names, dtypes or shapes than the model was loaded "
+                                "from: load it anew", stage="plan")
+            return
+        self.cls, self.config = _class_of(self.cls, _config_of(self.config))
+        slices = _Slices({})
+        _release(self.load(manifest, slices))
+        self.names, self.index_digest = slices.names, manifest.index_digest
+
+
+def _make(recipe: _Recipe, source: Source, artifact: str, version: Union[str, int, None], group: Optional[Any],
+          deadline: Optional[float]) -> Tuple[Any, Loaded]:
+    """A new model with the values of a version, on all ranks of the group or on none."""
     stages = Stages()
     rank, size = rank_and_size(group)
-    slices = _Slices()
-    error: Optional[BaseException] = None
-    manifest = plan = result = model = None
 
-    def load() -> Any:
-        return cls.from_pretrained(None, config=config, state_dict=slices.state_dict(manifest), **options)
+    def together(stage: str, work: Callable[[], Any]) -> Any:
+        """Do it and come to the vote whatever happens: all ranks go on, or all raise."""
+        error: Optional[BaseException] = None
+        done = None
+        try:
+            done = stages.timed(stage, work)
+        except Exception as caught:
+            error = caught
+        stages.timed("agree", lambda: agree(error, group))
+        return done
 
-    try:
-        cls, config = _class_of(cls, _config_of(config))
-        manifest = source.manifest(artifact, version)
-    except Exception as caught:  # every rank must come to the vote
-        error = caught
-    stages.timed("agree", lambda: agree(error, group))
+    manifest = together("plan", lambda: source.manifest(artifact, version))
     stages.timed("agree", lambda: same("artifact", manifest.artifact_id, group))
+    together("plan", lambda: recipe.record(manifest))
+    slices = _Slices(recipe.names)
+    plan = together("plan", lambda: manifest.plan(slices.layout(manifest, rank, size)))
 
-    try:
-        stages.timed("plan", load)
-        plan = stages.timed("plan", lambda: manifest.plan(slices.layout(manifest, rank, size)))
-    except Exception as caught:
-        error = caught
-    stages.timed("agree", lambda: agree(error, group))
-
-    try:
+    def fetch() -> Tuple[Result, Dict[str, torch.Tensor]]:
         values = {name: torch.empty(output.shape, dtype=dtype_of(output.dtype, name)) for name, output in plan.outputs.items()}
         with source.fetch(plan, into=values, deadline=deadline) as job:
-            result = stages.timed("fetch", job.wait)
-        slices.values = dict(values)
-    except Exception as caught:
-        error = caught
-    stages.timed("agree", lambda: agree(error, group))
+            return job.wait(), values
 
-    try:
-        model = stages.timed("install", load)
-    except Exception as caught:
-        error = caught
-    stages.timed("agree", lambda: agree(error, group))
-    model.tpview_loaded = Loaded(result.label, manifest.bytes, result, dict(stages), (), None)
-    log_loaded(model.tpview_loaded, source, rank, size)
-    return model
+    result, slices.values = together("fetch", fetch)
+    model = together("install", lambda: recipe.load(manifest, slices))
+    loaded = Loaded(result.label, manifest.bytes, result, dict(stages), (), None)
+    log_loaded(loaded, source, rank, size)
+    return model, loaded

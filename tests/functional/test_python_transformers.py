@@ -95,25 +95,85 @@ RANK = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_ranks_get_what_transformers_would_have_read(start_service, folders, size, tmp_path):
-    running = start_service(*(f"m{number}@1={folders(kind)}" for number, kind in enumerate(CONFIGS)))
+def run_ranks(text: str, size: int, tmp_path, *arguments) -> list[str]:
+    """What each rank of a gloo group of `size` that runs the script `text` prints."""
     script = tmp_path / "rank.py"
-    script.write_text(RANK)
+    script.write_text(text)
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
                "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    ranks = [subprocess.Popen([sys.executable, script, str(rank), str(size), tmp_path / "store", running.source,
-                               *map(folders, CONFIGS)], env={**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in range(size)]
+    ranks = [subprocess.Popen([sys.executable, script, str(rank), str(size), tmp_path / "store", *map(str, arguments)],
+                              env={**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) for rank in range(size)]
     try:
         ended = [rank.communicate(timeout=500) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    for rank, (out, errors) in zip(ranks, ended):
+    for rank, (_, errors) in zip(ranks, ended):
         assert rank.returncode == 0, errors
+    return [out for out, _ in ended]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_get_what_transformers_would_have_read(start_service, folders, size, tmp_path):
+    running = start_service(*(f"m{number}@1={folders(kind)}" for number, kind in enumerate(CONFIGS)))
+    for out in run_ranks(RANK, size, tmp_path, running.source, *map(folders, CONFIGS)):
         for needed, whole in (map(int, line.split()) for line in out.splitlines()[-len(CONFIGS):]):
             assert needed < 0.9 * whole, "each rank fetches its share only"
+
+
+UPDATES = textwrap.dedent("""
+    import os, sys, torch, torch.distributed as dist, transformers, tpview, tpview.transformers
+    rank, size, store, address, folder, again = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size)
+    with tpview.connect(address) as source:
+        model = tpview.transformers.from_pretrained(
+            transformers.AutoModelForCausalLM, source, "m@1", config=folder, deadline=60,
+            distributed_config=transformers.DistributedConfig(tp_size=size))
+        descriptors = []
+        for turn in range(int(again)):
+            tpview.transformers.update_pretrained(model, source, "m", version=1 + turn % 2, deadline=60)
+            descriptors.append(len(os.listdir("/proc/self/fd")))
+    print(*descriptors, flush=True)
+    dist.barrier()
+    dist.destroy_process_group()
+""")
+
+
+def test_many_updates_leave_nothing_behind(start_service, folders, tmp_path):
+    running = start_service(f"m@1={folders('qwen3')}", f"m@2={folders('qwen3')}")
+    shared = set(os.listdir("/dev/shm"))
+    for out in run_ranks(UPDATES, 2, tmp_path, running.source, folders("qwen3"), 20):
+        descriptors = out.split()[-20:]
+        assert descriptors[-1] == descriptors[1], descriptors
+    assert set(os.listdir("/dev/shm")) == shared
+
+
+def test_an_update_takes_the_version_that_is_named(start_service, folders, tmp_path):
+    running = start_service(f"m@1={folders('llama')}", f"other@1={folders('qwen3')}")
+    newer = transformers.AutoModelForCausalLM.from_pretrained(folders("llama"))
+    with torch.no_grad():
+        for parameter in newer.parameters():
+            parameter.mul_(1.5)
+    newer.save_pretrained(tmp_path / "2")
+    with tpview.connect(running.source, timeout=20) as source:
+        model = tpview.transformers.from_pretrained(transformers.AutoModelForCausalLM, source, "m@1", config=folders("llama"))
+        places = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        source.publish("m@2", tmp_path / "2")
+        update = tpview.transformers.prefetch_update(model, source, "m", version=2)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        assert update.install().label == "m@2" == model.tpview_loaded.label
+        for name, tensor in newer.state_dict().items():
+            assert torch.equal(model.state_dict()[name], tensor) and model.state_dict()[name].data_ptr() == places[name]
+        with pytest.raises(tpview.UsageError):
+            update.install()
+        for version, artifact, error in ((3, "m", tpview.NotFoundError), (1, "other", tpview.PlanError)):
+            with pytest.raises(error):
+                tpview.transformers.update_pretrained(model, source, artifact, version=version)
+        with pytest.raises(tpview.UsageError):
+            tpview.transformers.update_pretrained(newer, source, "m", version=2)
 
 
 def test_what_fails_is_told(start_service, folders):
@@ -128,3 +188,34 @@ def test_what_fails_is_told(start_service, folders):
     other.hidden_size = 32
     with pytest.raises(RuntimeError, match="size mismatch|mismatch"):
         load(cls, running.source, "m@1", config=other)
+
+
+def run_example(name: str, *arguments, launcher=()) -> str:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *launcher, ROOT / "python" / "examples" / name, *map(str, arguments)], env=environ,
+                          timeout=500, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_of_tensor_parallel_loading(start_service, folders):
+    running = start_service(f"m@1={folders('qwen3')}")
+    said = run_example("load_tp.py", running.source, "m@1", folders("qwen3"),
+                       launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"))
+    assert [line.split(",")[0] for line in said.splitlines() if line.startswith("rank ")] == [
+        f"rank {rank}: m@1" for rank in range(4)]
+    wanted = transformers.AutoModelForCausalLM.from_pretrained(folders("qwen3")).generate(
+        torch.arange(1, 9).reshape(1, 8), max_new_tokens=8, do_sample=False, pad_token_id=0)[0, 8:]
+    assert said.splitlines()[-1].split()[1:] == [str(token) for token in wanted.tolist()]
+
+
+def test_the_example_of_updates_while_groups_generate(start_service, folders, tmp_path):
+    """It compares every parameter with the version's files after each update, so a mixture of versions ends it."""
+    running = start_service(f"m@1={folders('qwen3')}")
+    said = run_example("rl_update.py", running.source, "m", folders("qwen3"), "--folder", tmp_path, "--versions", 5,
+                       "--pause", 0.2)
+    lines = said.splitlines()
+    assert lines[-1] == "2 groups of 2 have version 5"
+    for group in range(2):
+        taken = [[line.split()[4] for line in lines if line.startswith(f"group {group} rank {rank}:")] for rank in range(2)]
+        assert taken[0] == taken[1] and taken[0][-1] == "m@5"
