@@ -62,6 +62,23 @@ TPV_API tpv_status_t tpv_view_plan(const tpv_artifact_t *artifact, const tpv_pla
                                    tpv_view_t **view);
 
 /*
+ * Why one rank gets what it gets of `name`: a tensor of the artifact, or an output or alias of the view, of which all
+ * tensors are explained. *json is the text of
+ *
+ *   {"name": …, "tensors": [{"tensor", "dtype", "shape",
+ *     "rule": {"pattern", "word", "plan" (whose rule it is), "disk" (the pattern for names on disk, where it differs)},
+ *     "why": a sentence,
+ *     "axis", "ranges": [[first, last + 1], …] along it, "zeros" behind them,
+ *     "outputs": [{"name", "dtype", "shape", "offset", "bytes", "pieces": [{"sizes", "strides", "offset", "to"}]}]}]}
+ *
+ * "rule" is null when none speaks of the tensor, "axis" when all of it is sent or the plan is an explicit view; numbers
+ * of pieces are elements, offset and bytes of outputs bytes of the dense form. The caller frees *json. Errors of
+ * tpv_view_plan; TPV_ERR_NOT_FOUND for an unknown name, with those that come near.
+ */
+TPV_API tpv_status_t tpv_plan_explain(const tpv_artifact_t *artifact, const tpv_plan_options_t *options,
+                                      const char *name, char **json);
+
+/*
  * The plans that come with tpview, one for each family of models, in order of their names; NULL behind the last. *text,
  * unless `text` is NULL, is the plan file, whose "model_types" tell for which it stands. Static storage.
  */

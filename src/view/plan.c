@@ -9,10 +9,18 @@
 #include "base/log.h"
 #include "view/families.h"
 #include "view/plan_cut.h"
+#include "view/plan_explain.h"
 #include "view/plan_fuse.h"
 #include "view/plan_whole.h"
+#include "view/spec_check.h"
 #include "view/spec_json.h"
 #include "view/view.h"
+
+/* What is to be explained besides, and what came of it. */
+typedef struct {
+    const char *name;
+    json_t *explanation;
+} question_t;
 
 typedef struct {
     tpv_cutter_t cutter;
@@ -257,7 +265,7 @@ static tpv_status_t check_config(const tpv_model_config_t *config, const tpv_rul
 }
 
 static tpv_status_t plan_by_rules(const tpv_artifact_t *artifact, const tpv_plan_options_t *options,
-                                  tpv_view_t **view) {
+                                  question_t *question, tpv_view_t **view) {
     tpv_rules_t rules = {0};
     tpv_spec_t spec = {0};
     json_t *facts = tpv_artifact_facts(artifact);
@@ -281,6 +289,8 @@ static tpv_status_t plan_by_rules(const tpv_artifact_t *artifact, const tpv_plan
                              .fuse = options->fuse,
                              .spec = &spec};
         status = plan_rules(&planner);
+        if (status == TPV_OK && question)
+            status = tpv_explain(artifact, &planner.cutter, &spec, question->name, &question->explanation);
     }
     if (status == TPV_OK) status = tpv_view_make(artifact, &spec, view);
     tpv_spec_clear(&spec);
@@ -295,7 +305,23 @@ const char *tpv_plan_family(size_t index, const char **text) {
     return family ? family->name : NULL;
 }
 
-tpv_status_t tpv_view_plan(const tpv_artifact_t *artifact, const tpv_plan_options_t *options, tpv_view_t **view) {
+static tpv_status_t plan_by_spec(const tpv_artifact_t *artifact, const tpv_plan_options_t *options,
+                                 question_t *question, tpv_view_t **view) {
+    tpv_spec_t spec = {0};
+    if (options->fuse)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "the plan file is an explicit view, which says itself what is fused: "
+                                               "expected no request to fuse");
+    tpv_status_t status = tpv_spec_read_json(artifact, options->plan, options->plan_length, &spec);
+    if (status == TPV_OK) status = tpv_spec_check(artifact, &spec);
+    if (status == TPV_OK && question)
+        status = tpv_explain(artifact, NULL, &spec, question->name, &question->explanation);
+    if (status == TPV_OK) status = tpv_view_make(artifact, &spec, view);
+    tpv_spec_clear(&spec);
+    return status;
+}
+
+static tpv_status_t plan(const tpv_artifact_t *artifact, const tpv_plan_options_t *options, question_t *question,
+                         tpv_view_t **view) {
     *view = NULL;
     if (options->tp_size < 1 || options->tp_size > TPV_MAX_TP_SIZE)
         return tpv_error_set(TPV_ERR_ARGUMENT, "tp_size %u is out of range: expected 1 to %u", options->tp_size,
@@ -309,9 +335,21 @@ tpv_status_t tpv_view_plan(const tpv_artifact_t *artifact, const tpv_plan_option
         tpv_status_t status = tpv_json_members(text, find_format, &is_spec);
         if (status != TPV_OK) return tpv_error_prefix(status, "plan file");
     }
-    if (!is_spec) return plan_by_rules(artifact, options, view);
-    if (options->fuse)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "the plan file is an explicit view, which says itself what is fused: "
-                                               "expected no request to fuse");
-    return tpv_view_from_json(artifact, options->plan, options->plan_length, view);
+    return (is_spec ? plan_by_spec : plan_by_rules)(artifact, options, question, view);
+}
+
+tpv_status_t tpv_view_plan(const tpv_artifact_t *artifact, const tpv_plan_options_t *options, tpv_view_t **view) {
+    return plan(artifact, options, NULL, view);
+}
+
+tpv_status_t tpv_plan_explain(const tpv_artifact_t *artifact, const tpv_plan_options_t *options, const char *name,
+                              char **json) {
+    question_t question = {.name = name};
+    tpv_view_t *view = NULL;
+    *json = NULL;
+    tpv_status_t status = plan(artifact, options, &question, &view);
+    if (status == TPV_OK) *json = json_dumps(question.explanation, JSON_COMPACT);
+    json_decref(question.explanation);
+    tpv_view_free(view);
+    return status != TPV_OK || *json ? status : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory to explain %s", name);
 }

@@ -15,9 +15,10 @@ typedef struct tpv_cut {
     int axis;             /* of the tensor; -1: the rank gets all of it */
     uint32_t range_count; /* of ranges along the axis, put one behind the other */
     tpv_range_t range[TPV_MAX_PARTS];
-    uint64_t pad;       /* zeros behind them, in steps of the axis */
-    bool partial_block; /* of a block scale: its last row stands for less than a whole block */
-    bool left_whole;    /* the rule cuts it, but its format cannot be cut so, and the plan lets it be whole */
+    uint64_t pad;               /* zeros behind them, in steps of the axis */
+    const tpv_layout_t *layout; /* by whose parts it was cut; NULL: by none */
+    bool partial_block;         /* of a block scale: its last row stands for less than a whole block */
+    bool left_whole;            /* the rule cuts it, but its format cannot be cut so, and the plan lets it be whole */
 } tpv_cut_t;
 
 /* Quantised modules that are whole though a rule cuts them. */

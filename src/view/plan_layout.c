@@ -105,7 +105,7 @@ tpv_status_t tpv_layout_cut(const tpv_cutter_t *cutter, const tpv_tensor_t *tens
     for (uint32_t i = 0; i < layout->part_count; i++)
         TPV_TRY(read_numbers(&scope, tensor, &layout->part[i], &numbers[i]));
     TPV_TRY(fit_sizes(tensor, axis, layout, numbers));
-    *cut = (tpv_cut_t){.axis = axis};
+    *cut = (tpv_cut_t){.axis = axis, .layout = layout};
     uint64_t start = 0;
     for (uint32_t i = 0; i < layout->part_count; i++) {
         TPV_TRY(cut_part(cutter, tensor, axis, &layout->part[i], &numbers[i], start, cut));

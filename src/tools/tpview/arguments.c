@@ -40,6 +40,7 @@ enum {
     REPAIR,
     WATCH,
     FAMILIES,
+    EXPLAIN,
     HELP,
     OPTION_COUNT
 };
@@ -73,6 +74,7 @@ static const struct option known[] = {
     [REPAIR] = {"repair", no_argument, NULL, REPAIR},
     [WATCH] = {"watch", optional_argument, NULL, WATCH},
     [FAMILIES] = {"families", no_argument, NULL, FAMILIES},
+    [EXPLAIN] = {"explain", required_argument, NULL, EXPLAIN},
     [HELP] = {"help", no_argument, NULL, HELP},
 };
 
@@ -108,6 +110,9 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         break;
     case PLAN:
         a->plan_path = optarg;
+        break;
+    case EXPLAIN:
+        a->explain = optarg;
         break;
     case FUSE:
         a->options.fuse = true;
@@ -271,9 +276,17 @@ tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **sourc
     return status;
 }
 
-tpv_status_t tpv_arguments_view(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, tpv_view_t **view) {
-    tpv_status_t status = tpv_view_plan(artifact, &arguments->options, view);
+/* An error of the plan file names it. */
+static tpv_status_t blame(const tpv_arguments_t *arguments, tpv_status_t status) {
     if (status == TPV_ERR_FORMAT && arguments->plan_path)
         return tpv_error_prefix(status, "%s", tpv_cli_plan_path(arguments->plan_path));
     return status;
+}
+
+tpv_status_t tpv_arguments_view(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, tpv_view_t **view) {
+    return blame(arguments, tpv_view_plan(artifact, &arguments->options, view));
+}
+
+tpv_status_t tpv_arguments_explain(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, char **json) {
+    return blame(arguments, tpv_plan_explain(artifact, &arguments->options, arguments->explain, json));
 }

@@ -9,7 +9,7 @@
 
 /* All that any subcommand takes; each names the ones it knows. */
 typedef struct tpv_arguments {
-    const char *source, *artifact, *checkpoint, *plan_path, *token_file, *out, *net;
+    const char *source, *artifact, *checkpoint, *plan_path, *token_file, *out, *net, *explain;
     tpv_source_options_t connection;
     char *token, *plan;
     size_t plan_length;
@@ -59,6 +59,11 @@ tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **sourc
 
 /* The view that the options and --plan ask for; an error of the plan names its file. As tpv_view_plan. */
 tpv_status_t tpv_arguments_view(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, tpv_view_t **view);
+/* What they make of --explain. As tpv_plan_explain. */
+tpv_status_t tpv_arguments_explain(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, char **json);
+
+/* Print it, as text or with --json as it is. */
+tpv_status_t tpv_explain_print(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact);
 
 int tpv_command_ls(int argc, char **argv);
 int tpv_command_plan(int argc, char **argv);

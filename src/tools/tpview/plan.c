@@ -6,6 +6,7 @@
 static const char help[] =
     "Usage: tpview plan --checkpoint DIR | --source ADDR --artifact NAME[@VERSION]\n"
     "                   --tp-size N --tp-rank R [--plan FILE] [--fuse] [--json]\n"
+    "                   [--explain NAME]\n"
     "       tpview plan --families [--json]\n"
     "\n"
     "Show what rank R of N needs: each output tensor with its shape, and the totals. Reads headers only.\n"
@@ -13,13 +14,17 @@ static const char help[] =
     "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md); default: the built-in\n"
     "                      plan of the model's family\n"
     "  --plan hf:FILE      transformers' own base_model_tp_plan or tp_plan as JSON, cut as transformers does\n"
+    "  --explain NAME      of one tensor of the checkpoint, or output of the view: by which rule it is cut, why,\n"
+    "                      from where to where\n"
     "  --families          list the built-in plans and the model_types that each is for\n"
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n" TPV_HELP_CONNECTION
     "  --deadline SECONDS  give up on the service after that (default: none)\n"
     "  --json              print JSON, with the canonical view spec\n"
     "\n"
     "Example:\n"
-    "  tpview plan --checkpoint /models/qwen3-14b --tp-size 4 --tp-rank 0 --fuse\n";
+    "  tpview plan --checkpoint /models/qwen3-14b --tp-size 4 --tp-rank 0 --fuse\n"
+    "  tpview plan --checkpoint /models/qwen3-14b --tp-size 4 --tp-rank 1 \\\n"
+    "              --explain model.layers.0.self_attn.k_proj.weight\n";
 
 static json_t *shape_json(const tpv_output_t *output) {
     json_t *shape = json_array();
@@ -93,9 +98,10 @@ static tpv_status_t plan(tpv_arguments_t *arguments) {
     }
     TPV_TRY(tpv_arguments_plan(arguments));
     TPV_TRY(tpv_arguments_open(arguments, &source, &artifact));
-    tpv_status_t status = tpv_arguments_view(arguments, artifact, &view);
-    if (status == TPV_OK && arguments->json) print_json(arguments, artifact, view);
-    if (status == TPV_OK && !arguments->json) print_table(arguments, view);
+    tpv_status_t status =
+        arguments->explain ? tpv_explain_print(arguments, artifact) : tpv_arguments_view(arguments, artifact, &view);
+    if (view && arguments->json) print_json(arguments, artifact, view);
+    if (view && !arguments->json) print_table(arguments, view);
     tpv_view_free(view);
     tpv_artifact_close(artifact);
     tpv_source_close(source);
@@ -104,9 +110,10 @@ static tpv_status_t plan(tpv_arguments_t *arguments) {
 
 int tpv_command_plan(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(
-        &arguments, argc, argv,
-        TPV_OPTIONS_CONNECTION " checkpoint artifact tp-size tp-rank plan fuse families deadline json", NULL, help);
+    int code = tpv_arguments_parse(&arguments, argc, argv,
+                                   TPV_OPTIONS_CONNECTION
+                                   " checkpoint artifact tp-size tp-rank plan fuse explain families deadline json",
+                                   NULL, help);
     if (code < 0) {
         tpv_status_t status = plan(&arguments);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
