@@ -33,21 +33,25 @@ typedef struct tpv_source_options {
                              host trusts */
     const char *tls_cert; /* our certificate and what leads to its authority, for a service that asks; NULL: none */
     const char *tls_key;  /* its private key, which only its owner can read */
+    bool any_uid;         /* unix: whoever listens there is trusted, not this user and root alone */
 } tpv_source_options_t;
 
 /*
- * Name a service: `address` is "unix:PATH", "HOST:PORT" ("[v6]:PORT"), or "https://HOST:PORT" for TLS. `options` may be
- * NULL. Nothing is sent yet. TPV_ERR_ARGUMENT for another form and for TLS options without https://; for the files of
- * TLS TPV_ERR_NOT_FOUND, TPV_ERR_PERMISSION, TPV_ERR_FORMAT and TPV_ERR_SYSTEM; TPV_ERR_UNSUPPORTED, TPV_ERR_NO_MEMORY.
- * The caller owns *source.
+ * Name a service: `address` is "unix:PATH", "HOST:PORT" ("[v6]:PORT"), or "https://HOST:PORT" for TLS; NULL is the
+ * Unix socket at which this user's tpviewd is by default, $XDG_RUNTIME_DIR/tpviewd.sock or
+ * /tmp/tpview-UID/tpviewd.sock. `options` may be NULL. Nothing is sent yet. TPV_ERR_ARGUMENT for another form and for
+ * TLS options without https://; for the files of TLS TPV_ERR_NOT_FOUND, TPV_ERR_PERMISSION, TPV_ERR_FORMAT and
+ * TPV_ERR_SYSTEM; TPV_ERR_PERMISSION when the folder of the default socket is not this user's alone;
+ * TPV_ERR_UNSUPPORTED, TPV_ERR_NO_MEMORY. The caller owns *source.
  */
 TPV_API tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source);
 /* NULL is allowed. Ends leases that are still held through it. */
 TPV_API void tpv_source_close(tpv_source_t *source);
 
 /* GET a read-only path of the control API (docs/control-api.md), such as "/v1/artifacts". The caller frees *json.
- * TPV_ERR_PEER when nobody answers there, TPV_ERR_PERMISSION (by the service, or by us when its certificate is not to
- * be trusted), TPV_ERR_NOT_FOUND, TPV_ERR_PROTOCOL, TPV_ERR_DEADLINE. */
+ * TPV_ERR_PEER when nobody answers there, TPV_ERR_PERMISSION (by the service, or by us when its certificate or the user
+ * that listens on its Unix socket is not to be trusted; nothing is sent then), TPV_ERR_NOT_FOUND, TPV_ERR_PROTOCOL,
+ * TPV_ERR_DEADLINE. */
 TPV_API tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json);
 
 /* The index of artifact "NAME" (its newest version) or "NAME@VERSION". Errors as tpv_source_get, and TPV_ERR_FORMAT for

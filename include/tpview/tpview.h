@@ -3,7 +3,7 @@
  *
  * The order of a fetch:
  *
- *     tpv_source_open("unix:/run/tpviewd.sock", NULL, &source);
+ *     tpv_source_open(NULL, NULL, &source);                                   the service of this user and host
  *     tpv_source_artifact(source, "qwen3-14b", 10.0, &artifact);              names, dtypes and shapes
  *     tpv_view_plan(artifact, &(tpv_plan_options_t){.tp_size = 4}, &view);    what rank 0 of 4 needs
  *     void *memory = malloc(tpv_view_stats(view).bytes);

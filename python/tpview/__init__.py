@@ -1,6 +1,6 @@
 """tpview: fetch one tensor-parallel rank's slice of a model's weights over NCCL net plugins.
 
-    with tpview.connect("unix:/run/tpviewd.sock") as source:
+    with tpview.connect() as source:
         plan = source.plan("qwen3-14b@7", tpview.Layout.tp(rank=0, size=4, fuse=True))
         with source.fetch(plan, deadline=60) as job:
             result = job.wait()

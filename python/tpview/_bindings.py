@@ -50,7 +50,8 @@ class ViewStats(Structure):
 class SourceOptions(Structure):
     """tpv_source_options_t"""
 
-    _fields_ = [("token", c_char_p), ("tls_ca", c_char_p), ("tls_cert", c_char_p), ("tls_key", c_char_p)]
+    _fields_ = [("token", c_char_p), ("tls_ca", c_char_p), ("tls_cert", c_char_p), ("tls_key", c_char_p),
+                ("any_uid", c_bool)]
 
 
 class FetchOptions(Structure):

@@ -35,33 +35,35 @@ def _token(token: Optional[str], token_file: Union[str, os.PathLike, None]) -> O
     return Path(token_file).read_text().strip() if token_file else None
 
 
-def _tls_options(address: str, **files: Union[str, os.PathLike, None]) -> Dict[str, Optional[bytes]]:
+def _tls_options(address: Optional[str], **files: Union[str, os.PathLike, None]) -> Dict[str, Optional[bytes]]:
     """The environment is for all sources of a process, also for those without TLS."""
-    if address.startswith("https://"):
+    if address and address.startswith("https://"):
         files = {name: file or os.environ.get(f"TPVIEW_{name.upper()}") for name, file in files.items()}
     return {name: os.fsencode(file) if file else None for name, file in files.items()}
 
 
 def connect(address: Optional[str] = None, *, timeout: float = 30.0, token: Optional[str] = None,
             token_file: Union[str, os.PathLike, None] = None, tls_ca: Union[str, os.PathLike, None] = None,
-            tls_cert: Union[str, os.PathLike, None] = None, tls_key: Union[str, os.PathLike, None] = None) -> "Source":
+            tls_cert: Union[str, os.PathLike, None] = None, tls_key: Union[str, os.PathLike, None] = None,
+            any_uid: bool = False) -> "Source":
     """Name a source and see that it answers.
 
-    address: "unix:PATH", "HOST:PORT", "[v6]:PORT", or "https://HOST:PORT" for TLS; None: the environment's TPVIEW_SOURCE.
+    address: "unix:PATH", "HOST:PORT", "[v6]:PORT", or "https://HOST:PORT" for TLS; None: the environment's TPVIEW_SOURCE, or
+        else the socket at which this user's tpviewd is by default.
     timeout: seconds that each request but a fetch may take, this one included.
     token, token_file: the bearer token or the file that has it; neither: the file that TPVIEW_TOKEN_FILE names, if any.
     tls_ca: file of the authorities that may have signed the source's certificate; None: TPVIEW_TLS_CA, or else those that
         this host trusts.
     tls_cert, tls_key: files of our own certificate and its key, for a source that asks for one; None: TPVIEW_TLS_CERT and
         TPVIEW_TLS_KEY, if any. All three are for https:// alone.
+    any_uid: for "unix:", trust whoever listens there, not this user and root alone.
 
     Raises UsageError for another form of address, PeerLost when nobody answers there, PermissionDenied (also
-    for a certificate that is not to be trusted), DeadlineError; for a file of TLS also NotFoundError and FormatError."""
-    address = address or os.environ.get("TPVIEW_SOURCE")
-    if not address:
-        raise UsageError("no source: give an address or set TPVIEW_SOURCE", stage="connect")
+    for a certificate or a user that is not to be trusted), DeadlineError; for a file of TLS also NotFoundError and FormatError."""
+    address = address or os.environ.get("TPVIEW_SOURCE") or None
     source = Source(address, timeout=timeout, token=_token(token, token_file),
-                    tls=_tls_options(address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key))
+                    tls=_tls_options(address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key),
+                    any_uid=any_uid)
     try:
         source._get("/healthz", stage="connect")
     except BaseException:
@@ -75,11 +77,13 @@ class Source:
 
     Closing it leaves running jobs alone: each ends by its own."""
 
-    def __init__(self, address: str, *, timeout: float, token: Optional[str], tls: Dict[str, Optional[bytes]]):
+    def __init__(self, address: Optional[str], *, timeout: float, token: Optional[str], tls: Dict[str, Optional[bytes]],
+                 any_uid: bool):
         if not timeout > 0:
             raise UsageError(f"a timeout of {timeout} s: expected more than 0", stage="connect")
-        self.address, self.timeout = address, timeout
-        self._options = SourceOptions(token=token.encode() if token is not None else None, **tls)
+        self.address, self.timeout = address or "default socket", timeout
+        self._address = address.encode() if address else None
+        self._options = SourceOptions(token=token.encode() if token is not None else None, any_uid=any_uid, **tls)
         self._lock = threading.Lock()
         self._idle: List[Handle] = []  # under the lock
         self._closed = False  # under the lock
@@ -95,7 +99,7 @@ class Source:
                 if handle._pid == os.getpid():
                     return handle
         pointer = ctypes.c_void_p()
-        check(library().tpv_source_open(self.address.encode(), byref(self._options), byref(pointer)), stage="connect",
+        check(library().tpv_source_open(self._address, byref(self._options), byref(pointer)), stage="connect",
               peer=self.address)
         return Handle(pointer.value, library().tpv_source_close, "connection")
 

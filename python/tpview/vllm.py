@@ -18,17 +18,17 @@ __all__ = ["LOAD_FORMAT", "options_of", "register"]
 LOAD_FORMAT = "tpview"
 
 _CONNECTION = ("token_file", "tls_ca", "tls_cert", "tls_key")
-_OPTIONS = {"source": str, "artifact": str, **dict.fromkeys(_CONNECTION, str), "timeout": (int, float), "deadline": (int, float)}
+_OPTIONS = {"source": str, "artifact": str, **dict.fromkeys(_CONNECTION, str), "any_uid": bool, "timeout": (int, float), "deadline": (int, float)}
 
 
 def options_of(extra: Mapping[str, Any]) -> dict:
     """The checked --model-loader-extra-config: source (an address), artifact ("NAME@VERSION", or "NAME" for the newest),
-    token_file, tls_ca, tls_cert and tls_key (tpview.connect), timeout (seconds a request, default 30), deadline (seconds
+    token_file, tls_ca, tls_cert, tls_key and any_uid (tpview.connect), timeout (seconds a request, default 30), deadline (seconds
     for the fetch, default none). All of the connection default to the environment, as they do there. Raises UsageError."""
     for name, value in extra.items():
         if name not in _OPTIONS:
             raise UsageError(f"--model-loader-extra-config: unknown option {name!r}: expected {', '.join(_OPTIONS)}")
-        if not isinstance(value, _OPTIONS[name]) or isinstance(value, bool):
+        if not isinstance(value, _OPTIONS[name]) or isinstance(value, bool) != (_OPTIONS[name] is bool):
             raise UsageError(f"--model-loader-extra-config: {name}={value!r} is of the wrong type")
     if "artifact" not in extra:
         raise UsageError("--model-loader-extra-config: \"artifact\" is missing: NAME@VERSION as tpview ls shows it")
@@ -79,7 +79,8 @@ def _loader_class() -> type:
                 loaded.update(model.load_weights(weights) or ())
 
             with connect(self.options.get("source"), timeout=self.options.get("timeout", 30.0),
-                         **{name: self.options.get(name) for name in _CONNECTION}) as source:
+                         **{name: self.options.get(name) for name in _CONNECTION},
+                         any_uid=self.options.get("any_uid", False)) as source:
                 done = load_weight_remote(model, source, self.options["artifact"], group=get_tp_group().cpu_group,
                                           load_weights=load_weights, deadline=self.options.get("deadline"),
                                           staging="none")

@@ -144,13 +144,20 @@ const char *tpv_param_string(tpv_param_t param) {
     return values[param].string;
 }
 
+static bool has_name(const char *variable, const char *name) {
+    size_t length = strlen(name);
+    return strncmp(variable, name, length) == 0 && variable[length] == '=';
+}
+
 /* TPVIEW_NET_* belongs to the plugin, which has a table of its own. */
 static bool known(const char *variable) {
+    static const char *const of_python[] = {"TPVIEW_LIBRARY", "TPVIEW_SOURCE",   "TPVIEW_TOKEN_FILE",
+                                            "TPVIEW_TLS_CA",  "TPVIEW_TLS_CERT", "TPVIEW_TLS_KEY"};
     if (strncmp(variable, "TPVIEW_NET_", 11) == 0) return true;
-    for (int i = 0; i < TPV_PARAM_COUNT; i++) {
-        size_t length = strlen(table[i].name);
-        if (strncmp(variable, table[i].name, length) == 0 && variable[length] == '=') return true;
-    }
+    for (int i = 0; i < TPV_PARAM_COUNT; i++)
+        if (has_name(variable, table[i].name)) return true;
+    for (size_t i = 0; i < sizeof of_python / sizeof *of_python; i++)
+        if (has_name(variable, of_python[i])) return true;
     return false;
 }
 

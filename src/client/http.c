@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -20,6 +21,8 @@ struct tpv_http {
     struct curl_slist *headers;
     int descriptor;
     bool running;
+    bool strange;                 /* somebody else listens on the Unix socket: nothing was sent */
+    uid_t stranger;               /* who */
     char detail[CURL_ERROR_SIZE]; /* curl's own words for what failed */
     char *body;
     size_t length, capacity;
@@ -64,6 +67,19 @@ static int on_close(void *user, curl_socket_t descriptor) {
     return close(descriptor);
 }
 
+/* Connected, nothing is sent yet. In a folder where others may write, anybody may have made the socket: the kernel
+ * knows who listens (unix(7), SO_PEERCRED). */
+static int on_connected(void *user, char *peer, char *local, int peer_port, int local_port) {
+    (void)peer, (void)local, (void)peer_port, (void)local_port;
+    tpv_http_t *http = user;
+    struct ucred listener = {.uid = (uid_t)-1};
+    socklen_t bytes = sizeof listener;
+    getsockopt(http->descriptor, SOL_SOCKET, SO_PEERCRED, &listener, &bytes);
+    http->stranger = listener.uid;
+    http->strange = listener.uid != 0 && listener.uid != geteuid();
+    return http->strange ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
 #define UNIX "unix:"
 #define TLS "https://"
 
@@ -100,7 +116,7 @@ static tpv_status_t add_headers(tpv_http_t *http, const char *token) {
     return http->headers ? TPV_OK : TPV_ERR_NO_MEMORY;
 }
 
-static tpv_status_t configure(tpv_http_t *http, const char *token) {
+static tpv_status_t configure(tpv_http_t *http, const tpv_source_options_t *options) {
     curl_easy_setopt(http->easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(http->easy, CURLOPT_PROTOCOLS_STR, is_tls(http->address) ? "https" : "http");
     curl_easy_setopt(http->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -113,6 +129,10 @@ static tpv_status_t configure(tpv_http_t *http, const char *token) {
     curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
     curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETDATA, http);
     curl_easy_setopt(http->easy, CURLOPT_TCP_NODELAY, 1L);
+    if (is_unix(http->address) && !options->any_uid) {
+        curl_easy_setopt(http->easy, CURLOPT_PREREQFUNCTION, on_connected);
+        curl_easy_setopt(http->easy, CURLOPT_PREREQDATA, http);
+    }
     int made = 0;
     if (is_unix(http->address)) {
         curl_easy_setopt(http->easy, CURLOPT_UNIX_SOCKET_PATH, http->address + strlen(UNIX));
@@ -121,7 +141,7 @@ static tpv_status_t configure(tpv_http_t *http, const char *token) {
         made = asprintf(&http->base, "%s%s", is_tls(http->address) ? "" : "http://", http->address);
     }
     if (made < 0) http->base = NULL;
-    return http->base ? add_headers(http, token) : TPV_ERR_NO_MEMORY;
+    return http->base ? add_headers(http, options->token) : TPV_ERR_NO_MEMORY;
 }
 
 /* The files of TLS are read once, here. */
@@ -177,7 +197,7 @@ tpv_status_t tpv_http_open(const char *address, const tpv_source_options_t *opti
     h->address = strdup(address);
     h->easy = curl_easy_init();
     h->multi = curl_multi_init();
-    if (!h->address || !h->easy || !h->multi || configure(h, options->token) != TPV_OK) goto fail;
+    if (!h->address || !h->easy || !h->multi || configure(h, options) != TPV_OK) goto fail;
     tpv_status_t status = configure_tls(h, options);
     if (status != TPV_OK) {
         tpv_http_close(h);
@@ -222,7 +242,7 @@ tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *pa
     if (asprintf(&url, "%s%s", http->base, path) < 0)
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a request to %s", http->address);
     http->length = 0;
-    http->too_long = false;
+    http->too_long = http->strange = false;
     http->detail[0] = '\0';
     curl_easy_setopt(http->easy, CURLOPT_URL, url);
     curl_easy_setopt(http->easy, CURLOPT_CUSTOMREQUEST, method);
@@ -271,6 +291,11 @@ static tpv_status_t connection_error(const tpv_http_t *http, CURLcode result) {
     tpv_status_t status;
     long number = 0;
     curl_easy_getinfo(http->easy, CURLINFO_OS_ERRNO, &number);
+    if (http->strange)
+        return tpv_error_set(TPV_ERR_PERMISSION,
+                             "source %s: user %u listens there, neither root nor this user (%u); --any-uid (any_uid) "
+                             "trusts it all the same",
+                             http->address, (unsigned)http->stranger, (unsigned)geteuid());
     if (result == CURLE_COULDNT_RESOLVE_HOST)
         return tpv_error_set(TPV_ERR_PEER, "source %s: there is no host of that name", http->address);
     if (tls && tpv_http_tls_error(http->easy, http->address, result, detail, &status)) return status;

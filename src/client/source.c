@@ -7,10 +7,17 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/default_socket.h"
 #include "base/error.h"
 #include "base/label.h"
 
 tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source) {
+    char path[TPV_SOCKET_PATH_MAX], local[sizeof "unix:" + TPV_SOCKET_PATH_MAX];
+    if (!address) {
+        TPV_TRY(tpv_default_socket(false, path));
+        snprintf(local, sizeof local, "unix:%s", path);
+        address = local;
+    }
     tpv_source_t *s = calloc(1, sizeof *s);
     if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for source %s", address);
     tpv_status_t status = tpv_http_open(address, options, &s->http);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/default_socket.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/params.h"
@@ -24,8 +25,8 @@ static const char help[] =
     ".safetensors file. When it can serve, it prints a line that begins with \"tpviewd: ready\" and names\n"
     "its addresses. SIGTERM, SIGINT and SIGHUP end it; a second one makes it wait for no fetch.\n"
     "\n"
-    "  --unix PATH          Unix socket of the control API, mode 0600 (default: $XDG_RUNTIME_DIR/tpviewd.sock\n"
-    "                       or /tmp/tpviewd-UID.sock; none when only --listen is given)\n"
+    "  --unix PATH          Unix socket of the control API, mode 0600 (default: $XDG_RUNTIME_DIR/tpviewd.sock, or\n"
+    "                       /tmp/tpview-UID/tpviewd.sock without that variable; none when only --listen is given)\n"
     "  --listen HOST:PORT   also serve on TCP; port 0 picks one. An address that other hosts can reach needs\n"
     "                       --token-file, --tls-client-ca or --insecure\n"
     "  --token-file FILE    bearer token that TCP clients must show; only its owner may read the file\n"
@@ -114,7 +115,7 @@ typedef struct {
     size_t publish_root_count;
     tpv_networks_t allow_net;
     double drain_s;
-    char default_unix[108];
+    char default_unix[TPV_SOCKET_PATH_MAX];
 } daemon_t;
 
 static tpv_status_t add_publish_root(daemon_t *d, const char *root) {
@@ -208,13 +209,10 @@ static int take_option(daemon_t *d, int option, char **argv) {
     return status == TPV_OK ? -1 : tpv_cli_fail(status);
 }
 
-static void choose_unix_path(daemon_t *d) {
-    if (d->service.unix_path || d->service.listen) return;
-    const char *folder = getenv("XDG_RUNTIME_DIR");
-    int length = folder && *folder
-                     ? snprintf(d->default_unix, sizeof d->default_unix, "%s/tpviewd.sock", folder)
-                     : snprintf(d->default_unix, sizeof d->default_unix, "/tmp/tpviewd-%u.sock", (unsigned)getuid());
-    if (length > 0 && (size_t)length < sizeof d->default_unix) d->service.unix_path = d->default_unix;
+static tpv_status_t choose_unix_path(daemon_t *d) {
+    if (d->service.unix_path || d->service.listen) return TPV_OK;
+    d->service.unix_path = d->default_unix;
+    return tpv_default_socket(true, d->default_unix);
 }
 
 /* What ends the service. One that was ignored when we were started stays so: nohup, and shells without job control. */
@@ -372,8 +370,8 @@ int main(int argc, char **argv) {
         if (!(d.service.export_ttl_s > 0)) d.service.export_ttl_s = (double)tpv_param_int(TPV_PARAM_EXPORT_TTL);
         d.service.publish_roots = d.publish_roots;
         d.service.allow_net = &d.allow_net;
-        choose_unix_path(&d);
-        code = serve(&d, argv + optind, argc - optind);
+        tpv_status_t status = choose_unix_path(&d);
+        code = status == TPV_OK ? serve(&d, argv + optind, argc - optind) : tpv_cli_fail(status);
     }
     free(d.token);
     free(d.admin_token);

@@ -55,9 +55,10 @@ def tiny(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def environ(build, tmp_path) -> Iterator[dict[str, str]]:
+def environ(build, tmp_path, sockets) -> Iterator[dict[str, str]]:
     namespace = f"test-{os.getpid()}-{abs(hash(tmp_path)) % 10**6}"
-    yield programs.environment(build, namespace, TPVIEW_CACHE_DIR=str(tmp_path / "cache"))
+    yield programs.environment(build, namespace, TPVIEW_CACHE_DIR=str(tmp_path / "cache"),
+                               XDG_RUNTIME_DIR=str(sockets))
     programs.remove_lease_table(namespace)
 
 

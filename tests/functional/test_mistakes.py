@@ -24,7 +24,7 @@ TPVIEW = [
     ("help ftech", 2, ["did you mean fetch?"]),
     ("list", 2, ["unknown command", "tpview --help"]),
     ("fetch", 2, ["--out FILE, --null or --shared", "tpview fetch --help"]),
-    ("ls", 2, ["--source", "tpview ls --help"]),
+    ("ls", 1, ["tpviewd.sock", "no such socket", "tpviewd running"]),
     ("ls --source", 2, ["--source needs a value", "tpview ls --help"]),
     ("ls --souce $S", 2, ["--souce", "did you mean --source?", "tpview ls --help"]),
     ("ls -s $S", 2, ["-s", "tpview ls --help"]),

@@ -19,7 +19,7 @@
 #define PUBLISH_SECONDS 600
 
 static const char help[] =
-    "Usage: tpview_perf --source ADDR --artifact NAME[@VERSION] --tp-size N [OPTION...]\n"
+    "Usage: tpview_perf --artifact NAME[@VERSION] --tp-size N [OPTION...]\n"
     "\n"
     "One or more ranks fetch views into memory, all of them at the same time, again and again; every kind of trial "
     "has\n"
@@ -40,12 +40,11 @@ static const char help[] =
     "  --baseline         also the plugin's comm alone, between two processes without framing or digests, and the\n"
     "                     canonical way: whole tensors, cut by the rank\n"
     "  --fuse, --comms K, --chunk BYTES, --net PLUGIN, --no-digests    as tpview fetch\n"
-    "  --token-file FILE  bearer token for a service on TCP\n"
-    "  --tls-ca FILE, --tls-cert FILE, --tls-key FILE   as tpview fetch\n"
+    "  --source ADDR, --any-uid, --token-file FILE, --tls-ca FILE, --tls-cert FILE, --tls-key FILE    as tpview fetch\n"
     "  --json             print JSON\n"
     "\n"
     "Example:\n"
-    "  tpview_perf --source unix:/tmp/tpviewd-0.sock --artifact qwen3-14b --tp-size 4 --cold --baseline\n";
+    "  tpview_perf --artifact qwen3-14b --tp-size 4 --cold --baseline\n";
 
 enum {
     OPT_SOURCE = 256,
@@ -66,6 +65,7 @@ enum {
     OPT_TLS_CA,
     OPT_TLS_CERT,
     OPT_TLS_KEY,
+    OPT_ANY_UID,
     OPT_JSON,
     OPT_HELP
 };
@@ -88,6 +88,7 @@ static const struct option long_options[] = {{"source", required_argument, NULL,
                                              {"tls-ca", required_argument, NULL, OPT_TLS_CA},
                                              {"tls-cert", required_argument, NULL, OPT_TLS_CERT},
                                              {"tls-key", required_argument, NULL, OPT_TLS_KEY},
+                                             {"any-uid", no_argument, NULL, OPT_ANY_UID},
                                              {"json", no_argument, NULL, OPT_JSON},
                                              {"help", no_argument, NULL, OPT_HELP},
                                              {NULL, 0, NULL, 0}};
@@ -194,8 +195,8 @@ static tpv_status_t measure_all(perf_t *perf) {
 
 static tpv_status_t judge(perf_t *perf) {
     const tpv_rank_setup_t *setup = &perf->setup;
-    if (!setup->address || !setup->artifact || !setup->plan.tp_size)
-        return tpv_error_set(TPV_ERR_ARGUMENT, "--source, --artifact and --tp-size are needed");
+    if (!setup->artifact || !setup->plan.tp_size)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--artifact and --tp-size are needed");
     if (setup->plan.tp_rank >= setup->plan.tp_size)
         return tpv_error_set(TPV_ERR_ARGUMENT, "tp_rank %u is not in a group of tp_size %u", setup->plan.tp_rank,
                              setup->plan.tp_size);
@@ -307,6 +308,9 @@ static tpv_status_t take(perf_t *perf, int option) {
         return TPV_OK;
     case OPT_TLS_KEY:
         setup->connection.tls_key = optarg;
+        return TPV_OK;
+    case OPT_ANY_UID:
+        setup->connection.any_uid = true;
         return TPV_OK;
     case OPT_JSON:
         perf->report.json = true;

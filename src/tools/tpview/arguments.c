@@ -36,6 +36,7 @@ enum {
     TLS_CA,
     TLS_CERT,
     TLS_KEY,
+    ANY_UID,
     JSON,
     REPAIR,
     WATCH,
@@ -70,6 +71,7 @@ static const struct option known[] = {
     [TLS_CA] = {"tls-ca", required_argument, NULL, TLS_CA},
     [TLS_CERT] = {"tls-cert", required_argument, NULL, TLS_CERT},
     [TLS_KEY] = {"tls-key", required_argument, NULL, TLS_KEY},
+    [ANY_UID] = {"any-uid", no_argument, NULL, ANY_UID},
     [JSON] = {"json", no_argument, NULL, JSON},
     [REPAIR] = {"repair", no_argument, NULL, REPAIR},
     [WATCH] = {"watch", optional_argument, NULL, WATCH},
@@ -171,6 +173,9 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     case TLS_KEY:
         a->connection.tls_key = optarg;
         break;
+    case ANY_UID:
+        a->connection.any_uid = true;
+        break;
     case JSON:
         a->json = true;
         break;
@@ -231,7 +236,6 @@ double tpv_arguments_left(const tpv_arguments_t *arguments) {
 /* The address is judged before the token is read. */
 tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source) {
     *source = NULL;
-    if (!arguments->source) return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR is needed");
     TPV_TRY(tpv_source_open(arguments->source, &arguments->connection, source));
     if (!arguments->token_file) return TPV_OK;
     tpv_source_close(*source);
@@ -246,8 +250,8 @@ static tpv_status_t judge_artifact(const tpv_arguments_t *arguments) {
         return tpv_error_set(TPV_ERR_ARGUMENT, "give --checkpoint or --source, not both");
     if (arguments->checkpoint && arguments->artifact)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--artifact is for --source; --checkpoint names a folder");
-    if (!arguments->checkpoint && (!arguments->source || !arguments->artifact))
-        return tpv_error_set(TPV_ERR_ARGUMENT, "--source ADDR and --artifact NAME[@VERSION] are needed");
+    if (!arguments->checkpoint && !arguments->artifact)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--artifact NAME[@VERSION] is needed");
     return TPV_OK;
 }
 

@@ -36,16 +36,19 @@ void tpv_arguments_clear(tpv_arguments_t *arguments);
  * share one deadline. */
 double tpv_arguments_left(const tpv_arguments_t *arguments);
 
-/* The options of tpv_arguments_source, and what --help says of all but --source. */
-#define TPV_OPTIONS_CONNECTION "source token-file tls-ca tls-cert tls-key"
+/* The options of tpv_arguments_source, and what --help says of them. */
+#define TPV_OPTIONS_CONNECTION "source token-file tls-ca tls-cert tls-key any-uid"
 #define TPV_HELP_CONNECTION                                                                                            \
+    "  --source ADDR       unix:PATH, HOST:PORT, or https://HOST:PORT for TLS (default: unix: and this user's\n"       \
+    "                      $XDG_RUNTIME_DIR/tpviewd.sock, or /tmp/tpview-UID/tpviewd.sock without that variable)\n"    \
+    "  --any-uid           with unix: trust the service whoever runs it, not only this user's or root's\n"             \
     "  --token-file FILE   bearer token for a service on TCP\n"                                                        \
     "  --tls-ca FILE       with https://: who may have signed the service's certificate (default: whom this\n"         \
     "                      host trusts)\n"                                                                             \
     "  --tls-cert FILE, --tls-key FILE\n"                                                                              \
     "                      with https://: our own certificate, for a service that asks for one\n"
 
-/* The service of --source, which is needed. Nothing is sent yet. Reads --token-file and the files of TLS.
+/* The service of --source. Nothing is sent yet. Reads --token-file and the files of TLS.
  * TPV_ERR_ARGUMENT; what tpv_cli_token and tpv_source_open return. */
 tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source);
 

@@ -13,11 +13,10 @@
 #include "tools/tpview/command.h"
 
 static const char help[] =
-    "Usage: tpview fetch --source ADDR --artifact NAME[@VERSION] --tp-size N --tp-rank R\n"
+    "Usage: tpview fetch --artifact NAME[@VERSION] --tp-size N --tp-rank R\n"
     "                    (--out FILE.safetensors | --null | --shared) [OPTION...]\n"
     "\n"
-    "Fetch rank R's view from the service at ADDR (unix:PATH, HOST:PORT, or https://HOST:PORT\n"
-    "for TLS) through a net plugin.\n"
+    "Fetch rank R's view from a service through a net plugin.\n"
     "\n"
     "  --out FILE          write a safetensors file, new or in place of a regular one; it appears only when it is "
     "whole\n"
@@ -43,9 +42,9 @@ static const char help[] =
     "  --json              print the result as JSON; a failure as {\"error\":{\"status\",\"message\"}}\n"
     "\n"
     "Example:\n"
-    "  tpview fetch --source unix:/tmp/tpviewd-0.sock --artifact qwen3-14b --tp-size 4 --tp-rank 0 \\\n"
+    "  tpview fetch --artifact qwen3-14b --tp-size 4 --tp-rank 0 \\\n"
     "               --out rank0.safetensors --deadline 120\n"
-    "  tpview fetch --source unix:/tmp/tpviewd-0.sock --artifact qwen3-14b --tp-size 4 --tp-rank 0 --shared --json\n";
+    "  tpview fetch --artifact qwen3-14b --tp-size 4 --tp-rank 0 --shared --json\n";
 
 static volatile sig_atomic_t interrupted;
 

@@ -4,15 +4,14 @@
 #include "base/error.h"
 #include "tools/tpview/command.h"
 
-static const char help[] =
-    "Usage: tpview ls --source ADDR [--json]\n"
-    "\n"
-    "List the artifacts of the service at ADDR (unix:PATH, HOST:PORT, or https://HOST:PORT for TLS).\n"
-    "\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up after that (default: none)\n"
-    "  --json              print JSON\n"
-    "\n"
-    "Example:\n"
-    "  tpview ls --source unix:/tmp/tpviewd-0.sock\n";
+static const char help[] = "Usage: tpview ls [OPTION...]\n"
+                           "\n"
+                           "List the artifacts of a service.\n"
+                           "\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up after that (default: none)\n"
+                           "  --json              print JSON\n"
+                           "\n"
+                           "Example:\n"
+                           "  tpview ls\n";
 
 static void print_table(const json_t *list) {
     size_t i;

@@ -4,7 +4,7 @@
 #include "tools/tpview/command.h"
 
 static const char help[] =
-    "Usage: tpview plan --checkpoint DIR | --source ADDR --artifact NAME[@VERSION]\n"
+    "Usage: tpview plan (--checkpoint DIR | [--source ADDR] --artifact NAME[@VERSION])\n"
     "                   --tp-size N --tp-rank R [--plan FILE] [--fuse] [--json]\n"
     "                   [--explain NAME]\n"
     "       tpview plan --families [--json]\n"

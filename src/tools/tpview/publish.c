@@ -5,15 +5,15 @@
 #include "tools/tpview/command.h"
 
 static const char help[] =
-    "Usage: tpview publish --source ADDR [--json] NAME@VERSION=DIR\n"
+    "Usage: tpview publish [OPTION...] NAME@VERSION=DIR\n"
     "\n"
-    "Have the running service at ADDR offer one more checkpoint; DIR is a path on its host. Cached exports of\n"
+    "Have the running service offer one more checkpoint; DIR is a path on its host. Cached exports of\n"
     "older versions of NAME are the first to go.\n"
     "\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up after that (default: none)\n"
     "  --json              print JSON\n"
     "\n"
     "Example:\n"
-    "  tpview publish --source unix:/tmp/tpviewd-0.sock qwen3-14b@2=/models/qwen3-14b-step200\n";
+    "  tpview publish qwen3-14b@2=/models/qwen3-14b-step200\n";
 
 static void print_done(const char *what) {
     char label[256];

@@ -2,15 +2,15 @@
 #include "tools/tpview/command.h"
 
 static const char help[] =
-    "Usage: tpview retire --source ADDR [--json] NAME@VERSION\n"
+    "Usage: tpview retire [OPTION...] NAME@VERSION\n"
     "\n"
-    "Have the running service at ADDR stop offering a checkpoint. Fetches in flight end as usual; then its exports\n"
+    "Have the running service stop offering a checkpoint. Fetches in flight end as usual; then its exports\n"
     "are freed.\n"
     "\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up after that (default: none)\n"
     "  --json              print JSON\n"
     "\n"
     "Example:\n"
-    "  tpview retire --source unix:/tmp/tpviewd-0.sock qwen3-14b@1\n";
+    "  tpview retire qwen3-14b@1\n";
 
 static tpv_status_t retire(tpv_arguments_t *arguments, const char *what) {
     tpv_source_t *source = NULL;
