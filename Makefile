@@ -256,11 +256,18 @@ bench: all
 
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz: $(addprefix fuzz-,$(FUZZERS))
-fuzz-%: tests/fuzz/fuzz_%.c $(B)/gen/view/families.inc
+FUZZ_FLAGS := -O1 -g -std=c11 -w $(DEFS) -fsanitize=address,undefined -fno-sanitize-recover=all -pthread \
+              -Iinclude -Isrc -I$(B)/gen $(PKG_CFLAGS) -MMD -MP
+FUZZ_OBJ   := $(patsubst %.c,build/fuzz/obj/%.o,$(LIB_SRC) $(SERVICE_SRC))
+build/fuzz/obj/%.o: %.c $(B)/gen/view/families.inc
+	$(Q)mkdir -p $(@D)
+	$(call say,FUZZ,$<)
+	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
+
+fuzz-%: tests/fuzz/fuzz_%.c $(FUZZ_OBJ) $(PLUGIN)
 	@mkdir -p build/fuzz/$*.corpus
-	$(FUZZ_CC) -O1 -g $(WARN) $(DEFS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread \
-	  -Iinclude -Isrc -I$(B)/gen $(PKG_CFLAGS) $< $(LIB_SRC) $(SERVICE_SRC) $(PKG_LIBS) -ldl -o build/fuzz/$*
-	build/fuzz/$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	$(Q)$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer $< $(FUZZ_OBJ) $(PKG_LIBS) -ldl -o build/fuzz/$*
+	NCCL_NET_PLUGIN=$(abspath $(PLUGIN)) build/fuzz/$* -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/$*. build/fuzz/$*.corpus $(wildcard tests/fuzz/$*.seeds)
 
 # ---- what is installed beside the programs ---------------------------------------------------------
@@ -309,4 +316,4 @@ clean:
 
 include tests/simgpu/simgpu.mk
 
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj build/fuzz/obj -name '*.d' 2>/dev/null)
