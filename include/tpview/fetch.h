@@ -91,10 +91,13 @@ typedef struct tpv_fetch_result {
     uint64_t needed_bytes; /* the dense form */
     uint64_t wire_bytes;   /* all that the source sent as messages: chunks, trailers, greetings */
     uint64_t chunks;
-    double seconds;      /* from the call to the last verified byte */
-    char fetch_id[33];   /* 32 hex digits */
-    char artifact[128];  /* NAME@VERSION, as the source calls it */
-    char export_kind[8]; /* "cold", or "warm" when the source had nothing to gather */
+    double seconds;         /* from the call to the last verified byte */
+    double first_seconds;   /* to the first verified chunk; 0 where there is none */
+    double gap_p99_seconds; /* from one verified chunk to the next, in 99 of 100 cases at most; 0 with less than two
+                               chunks and when whole tensors were fetched */
+    char fetch_id[33];      /* 32 hex digits */
+    char artifact[128];     /* NAME@VERSION, as the source calls it */
+    char export_kind[8];    /* "cold", or "warm" when the source had nothing to gather */
     bool digests_checked;
     bool canonical; /* whole tensors were fetched and cut here; export_kind is "whole" */
 } tpv_fetch_result_t;

@@ -15,7 +15,7 @@ from typing import Optional
 
 from .errors import UnsupportedError, error_of
 
-ABI_VERSION = 2  # TPV_ABI_VERSION of include/tpview/tpview.h that the tables below were written for
+ABI_VERSION = 3  # TPV_ABI_VERSION of include/tpview/tpview.h that the tables below were written for
 MAX_DIMS = 8  # TPV_MAX_DIMS
 
 
@@ -73,6 +73,7 @@ class FetchResult(Structure):
     """tpv_fetch_result_t"""
 
     _fields_ = [("needed_bytes", c_uint64), ("wire_bytes", c_uint64), ("chunks", c_uint64), ("seconds", c_double),
+                ("first_seconds", c_double), ("gap_p99_seconds", c_double),
                 ("fetch_id", c_char * 33), ("artifact", c_char * 128), ("export_kind", c_char * 8),
                 ("digests_checked", c_bool), ("canonical", c_bool)]
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/pool.h"
 #include "base/xxh3.h"
 
@@ -36,6 +37,7 @@ struct tpv_arrivals {
     size_t ring_bytes;
     bool no_memory; /* for the ring */
     uint64_t taken;
+    tpv_pace_t pace;
     uint32_t count, next, busy; /* places, where to look for a free one, how many are PLACED to TAKEN */
     place_t *places;
 };
@@ -173,6 +175,7 @@ tpv_status_t tpv_arrivals_advance(tpv_arrivals_t *arrivals, bool *moved, bool *d
         if (atomic_load_explicit(&place->state, memory_order_acquire) != TAKEN) continue;
         if (place->status != TPV_OK) return tpv_error_set(place->status, "%s", place->message);
         arrivals->taken += place->length;
+        tpv_pace_note(&arrivals->pace, tpv_clock_ns());
         arrivals->busy--;
         *moved = true;
         atomic_store_explicit(&place->state, FREE, memory_order_relaxed);
@@ -180,6 +183,10 @@ tpv_status_t tpv_arrivals_advance(tpv_arrivals_t *arrivals, bool *moved, bool *d
     *done = arrivals->busy == 0;
     if (!arrivals->no_memory) return TPV_OK;
     return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a ring of %zu bytes", arrivals->ring_bytes);
+}
+
+const tpv_pace_t *tpv_arrivals_pace(const tpv_arrivals_t *arrivals) {
+    return &arrivals->pace;
 }
 
 uint64_t tpv_arrivals_taken(const tpv_arrivals_t *arrivals) {

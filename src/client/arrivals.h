@@ -10,6 +10,7 @@
 #define CLIENT_ARRIVALS_H
 
 #include "channel/stream.h"
+#include "client/pace.h"
 #include "client/sink.h"
 
 typedef struct tpv_arrivals tpv_arrivals_t;
@@ -23,6 +24,8 @@ tpv_landing_t tpv_arrivals_landing(tpv_arrivals_t *arrivals);
 /* Collect what workers have finished. *done: nothing is with them. The first of their errors: TPV_ERR_DIGEST, those of
  * the sink. */
 tpv_status_t tpv_arrivals_advance(tpv_arrivals_t *arrivals, bool *moved, bool *done);
+/* When they were verified. Its own memory. */
+const tpv_pace_t *tpv_arrivals_pace(const tpv_arrivals_t *arrivals);
 /* Bytes that the sink has. */
 uint64_t tpv_arrivals_taken(const tpv_arrivals_t *arrivals);
 /* Waits for chunks that a worker has in its hands; those that wait for one are dropped. The receiver is closed already.

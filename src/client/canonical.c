@@ -50,6 +50,7 @@ static tpv_status_t fetch_tensor(tpv_source_t *source, const tpv_artifact_t *art
     tpv_status_t status = tpv_transfer(source, artifact, whole, options, deadline, &sink, &result, &refused);
     tpv_view_free(whole);
     if (status != TPV_OK) return tpv_error_prefix(status, "whole tensor %s", tensor->name);
+    if (sum->chunks == 0) sum->first_seconds = result.first_seconds;
     sum->wire_bytes += result.wire_bytes;
     sum->chunks += result.chunks;
     memcpy(sum->fetch_id, result.fetch_id, sizeof sum->fetch_id);

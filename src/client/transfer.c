@@ -216,6 +216,9 @@ tpv_status_t tpv_transfer(tpv_source_t *source, const tpv_artifact_t *artifact, 
     result->wire_bytes = counts.wire;
     result->chunks = counts.chunks;
     result->seconds = (double)(tpv_clock_ns() - begin) / (double)TPV_NS_PER_SECOND;
+    const tpv_pace_t *pace = tpv_arrivals_pace(fetch.arrivals);
+    if (pace->first_ns) result->first_seconds = (double)(pace->first_ns - begin) / (double)TPV_NS_PER_SECOND;
+    result->gap_p99_seconds = (double)tpv_pace_gap_p99(pace) / (double)TPV_NS_PER_SECOND;
     memcpy(result->fetch_id, fetch.id, sizeof result->fetch_id);
 
     /* A request that is not answered is broken off: the source sees it and ends the lease. */

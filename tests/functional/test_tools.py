@@ -110,6 +110,9 @@ def test_perf_of_all_kinds(start_service, run, tpview, own):
         assert row["busbw_gb_per_s"] == pytest.approx(row["algbw_gb_per_s"] * row["wire_per_needed"], rel=1e-3)
     by_kind = {row["trial"]: row for row in rows}
     assert by_kind["warm"]["per_stream"] == pytest.approx(by_kind["stream"]["time_us"] / by_kind["warm"]["time_us"], rel=1e-3)
+    for kind, row in by_kind.items():
+        assert row["first_us"] == 0 if kind == "stream" else 0 < row["first_us"] < row["time_us"]
+        assert row["gap_p99_us"] == 0 if kind in ("stream", "whole") else 0 < row["gap_p99_us"] < row["time_us"]
     # A view that the service has never seen has to be prepared, and so has one of a version that was not there.
     assert by_kind["cold"]["gather_gb_per_s"] > 0 and by_kind["update"]["gather_gb_per_s"] > 0
     # Whole tensors are more than a rank needs: twice as much of all that is cut.

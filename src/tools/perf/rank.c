@@ -84,6 +84,8 @@ static tpv_status_t fetch(rank_t *rank, const tpv_artifact_t *artifact, const tp
     tpv_fetch_result_t result;
     TPV_TRY(tpv_fetch(rank->source, artifact, view, &rank->setup->fetch, rank->memory, &result));
     trial->seconds = result.seconds;
+    trial->first_seconds = result.first_seconds;
+    trial->gap_p99_seconds = result.gap_p99_seconds;
     trial->wire_bytes = result.wire_bytes;
     trial->warm = strcmp(result.export_kind, "warm") == 0;
     return TPV_OK;
@@ -106,6 +108,7 @@ static tpv_status_t fetch_whole(rank_t *rank, const tpv_artifact_t *artifact, co
     TPV_TRY(tpv_fetch_canonical(rank->source, artifact, view, &rank->setup->fetch, TPV_DEADLINE_NEVER, destination,
                                 &result));
     trial->seconds = result.seconds;
+    trial->first_seconds = result.first_seconds;
     trial->wire_bytes = result.wire_bytes;
     return TPV_OK;
 }
@@ -127,7 +130,9 @@ static tpv_status_t fetch_update(rank_t *rank, const tpv_trial_order_t *order, t
     if (status == TPV_OK) status = tpv_sized_view(artifact, planned, rank->setup->cut, rank->size, "", &view);
     if (status == TPV_OK && bytes_of(view) != bytes_of(rank->view))
         status = tpv_error_set(TPV_ERR_FORMAT, "%s has other tensors than %s", label, rank->setup->artifact);
+    int64_t asked = tpv_clock_ns();
     if (status == TPV_OK) status = fetch(rank, artifact, view, trial);
+    trial->first_seconds += (double)(asked - begin) / (double)TPV_NS_PER_SECOND;
     trial->seconds = (double)(tpv_clock_ns() - begin) / (double)TPV_NS_PER_SECOND;
     rank->stale = true;
     if (status == TPV_OK && order->check) status = expect(rank, artifact, view);
