@@ -38,7 +38,7 @@ static const char help[] =
     "  --update DIR       also new versions: before each such trial a version of the checkpoint in DIR with one value\n"
     "                     changed is published, from a folder beside it; a rank gets its index, plans and fetches\n"
     "  --baseline         also the plugin's comm alone, between two processes without framing or digests, and the\n"
-    "                     canonical way: whole tensors, cut by the rank\n"
+    "                     canonical way: whole tensors, cut by the rank, also those of which -b leaves few rows\n"
     "  --fuse, --comms K, --chunk BYTES, --net PLUGIN, --no-digests    as tpview fetch\n"
     "  --source ADDR, --any-uid, --token-file FILE, --tls-ca FILE, --tls-cert FILE, --tls-key FILE    as tpview fetch\n"
     "  --json             print JSON\n"
