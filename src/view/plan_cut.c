@@ -114,6 +114,43 @@ static bool is_bias(const tpv_tensor_t *tensor) {
     return strcmp(dot ? dot + 1 : tensor->name, "bias") == 0;
 }
 
+/*
+ * Is it a convolution's weight, [out, in, kernel…], and not a stack of matrices? Stacks have three axes, a bias for
+ * each matrix, and as their last axis the inputs.
+ */
+static bool is_convolution(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor) {
+    static const char leaf[] = ".weight";
+    size_t length = strlen(tensor->name), module = length - (sizeof leaf - 1);
+    char name[TPV_MAX_NAME + 1];
+    if (tensor->dims < 3 || length < sizeof leaf || strcmp(tensor->name + module, leaf) != 0) return false;
+    snprintf(name, sizeof name, "%.*s", (int)module, tensor->name);
+    const char *part = strrchr(name, '.');
+    if (tensor->dims > 3 || tensor->shape[2] == 1 || strstr(part ? part : name, "conv")) return true;
+    snprintf(name, sizeof name, "%.*s.bias", (int)module, tensor->name);
+    const tpv_tensor_t *bias = tpv_artifact_find(cutter->artifact, name);
+    return bias && bias->dims == 1;
+}
+
+/* What must be told about a weight before it can be cut by `rule`. */
+static tpv_status_t check_cuttable(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
+                                   const tpv_layout_t *layout) {
+    bool plain = rule->kind == TPV_CUT_COLWISE || rule->kind == TPV_CUT_ROWWISE;
+    bool packed = rule->kind == TPV_CUT_PACKED_COLWISE || rule->kind == TPV_CUT_PACKED_ROWWISE;
+    if ((plain || packed) && is_convolution(cutter, tensor))
+        return tpv_error_set(TPV_ERR_PLAN,
+                             "%s: \"%s\" is for matrices, and this is a convolution's weight [out, in, kernel]: "
+                             "expected \"grouped_gemm\", which cuts axis 0, or \"replicate\"",
+                             tensor->name, rule->word);
+    if (plain && !rule->gathered && layout && layout->unknown)
+        return tpv_error_set(
+            TPV_ERR_PLAN,
+            "%s: several projections in one tensor, and nothing tells how they lie in it: give it under "
+            "\"packs\" or \"heads\" in a plan file (\"count\": 0 to cut it evenly), or a packed word "
+            "for two halves",
+            tensor->name);
+    return TPV_OK;
+}
+
 tpv_status_t tpv_cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
                             tpv_cut_t *cut) {
     bool vector = tensor->dims == 1;
@@ -126,6 +163,7 @@ tpv_status_t tpv_cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tens
     if (vector && is_bias(tensor) && (kind == TPV_CUT_ROWWISE || kind == TPV_CUT_PACKED_ROWWISE)) return TPV_OK;
     bool along_rows = kind == TPV_CUT_COLWISE || kind == TPV_CUT_PACKED_COLWISE;
     const tpv_layout_t *layout = kind != TPV_CUT_VOCAB ? tpv_rules_layout(cutter->rules, tensor->name) : NULL;
+    TPV_TRY(check_cuttable(cutter, tensor, rule, layout));
     if (layout && layout->part_count > 0 && !(rule->gathered && layout->from_defaults))
         return tpv_layout_cut(cutter, tensor, kind == TPV_CUT_FIRST ? 0 : along_rows ? rows : last, layout, cut);
     switch (kind) {

@@ -69,18 +69,33 @@ static tpv_status_t count_entries(json_t *root, const char *key, const char *kin
     return TPV_OK;
 }
 
+static tpv_status_t read_shape(const char *pattern, const json_t *value, const json_t **shape) {
+    size_t index;
+    json_t *length;
+    *shape = json_object_get(value, "shape");
+    if (*shape && (!json_is_array(*shape) || json_array_size(*shape) > TPV_MAX_DIMS))
+        return tpv_error_set(TPV_ERR_FORMAT, "%s: \"shape\" must be a list of at most %d lengths, null for any",
+                             pattern, TPV_MAX_DIMS);
+    json_array_foreach((json_t *)(uintptr_t)*shape, index, length) {
+        if (!json_is_null(length)) TPV_TRY(tpv_value_check(pattern, length));
+    }
+    return TPV_OK;
+}
+
 static tpv_status_t read_rule(tpv_rules_t *rules, const char *pattern, json_t *value) {
-    static const char *const keys[] = {"word", "when", NULL};
-    const json_t *word = value, *when = NULL;
+    static const char *const keys[] = {"word", "when", "shape", NULL};
+    const json_t *word = value, *when = NULL, *shape = NULL;
     if (json_is_object(value)) {
         TPV_TRY(tpv_fields_known(pattern, value, keys));
         TPV_TRY(tpv_plan_read_when(pattern, value, &when));
+        TPV_TRY(read_shape(pattern, value, &shape));
         word = json_object_get(value, "word");
     }
     if (!json_is_string(word)) return tpv_error_set(TPV_ERR_FORMAT, "rule \"%s\": expected a word", pattern);
     tpv_rule_t *rule = &rules->rules[rules->rule_count++];
     TPV_TRY(tpv_rule_set_word(pattern, json_string_value(word), rule));
     rule->when = when;
+    rule->shape = shape;
     return TPV_OK;
 }
 
@@ -108,6 +123,12 @@ static tpv_status_t read_heads(tpv_rules_t *rules, const char *pattern, json_t *
     static const char *const keys[] = {"count", "head_dim", "replicate", "section", "when", NULL};
     tpv_layout_t *layout = &rules->layouts[rules->layout_count];
     *layout = (tpv_layout_t){.pattern = pattern, .part_count = 1};
+    if (json_is_null(value)) {
+        layout->unknown = true;
+        layout->part_count = 0;
+        rules->layout_count++;
+        return TPV_OK;
+    }
     TPV_TRY(tpv_fields_known(pattern, value, keys));
     if (!json_object_get(value, "count"))
         return tpv_error_set(TPV_ERR_FORMAT, "heads of \"%s\": \"count\" is missing", pattern);

@@ -114,6 +114,22 @@ static const char *module_of(const char *tensor, char module[TPV_MAX_NAME + 1]) 
     return start_of(tensor, tpv_module_length(tensor), module);
 }
 
+/* Has the tensor the rule's shape? One that is not in the checkpoint has none. */
+static bool has_shape(const tpv_rules_t *rules, const json_t *shape, const char *name) {
+    const tpv_tensor_t *tensor = shape && rules->artifact ? tpv_artifact_find(rules->artifact, name) : NULL;
+    size_t count = json_array_size(shape);
+    if (!shape) return true;
+    if (!tensor || tensor->dims < count) return false;
+    tpv_scope_t scope = tpv_rules_scope(rules, NULL, name);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *wanted = json_array_get(shape, i);
+        uint64_t length;
+        if (json_is_null(wanted)) continue;
+        if (!tpv_value_of(wanted, &scope, &length) || length != tensor->shape[tensor->dims - count + i]) return false;
+    }
+    return true;
+}
+
 tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_rule_t **rule) {
     char stack[TPV_MAX_NAME + 1], module[TPV_MAX_NAME + 1], inner[TPV_MAX_NAME + 1];
     size_t length = 0;
@@ -128,7 +144,10 @@ tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_ru
             tpv_rule_t *candidate = &rules->rules[i];
             if (!tpv_rules_match(rules, candidate->pattern, names[n])) continue;
             candidate->matched = true;
-            if (*rule || !tpv_rules_when(rules, candidate->when, NULL, tensor)) continue;
+            /* Of the variants of one pattern the first that holds counts. */
+            if (*rule || (found && found->pattern == candidate->pattern)) continue;
+            if (!tpv_rules_when(rules, candidate->when, NULL, tensor) || !has_shape(rules, candidate->shape, tensor))
+                continue;
             if (found && found->kind != candidate->kind)
                 return tpv_error_set(TPV_ERR_PLAN, "%s: the rules \"%s\": %s and \"%s\": %s both match it", tensor,
                                      found->given, found->word, candidate->given, candidate->word);

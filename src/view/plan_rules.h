@@ -37,9 +37,10 @@ typedef struct tpv_rule {
     const char *word;    /* as the plan has it, for messages */
     const char *refused; /* why there is no such slice; NULL but for TPV_CUT_REFUSED */
     tpv_cut_kind_t kind;
-    bool gathered;      /* the word says that every rank has the module's whole output, or input: shares may differ */
-    bool matched;       /* some tensor */
-    const json_t *when; /* fields of config.json and what they must be; NULL: always */
+    bool gathered;       /* the word says that every rank has the module's whole output, or input: shares may differ */
+    bool matched;        /* some tensor */
+    const json_t *when;  /* fields of config.json and what they must be; NULL: always */
+    const json_t *shape; /* how long the last axes must be, null for any length; NULL: whatever it is */
 } tpv_rule_t;
 
 /* Make `rule` of a pattern and a word, which it borrows. TPV_ERR_FORMAT for an unknown word. */
@@ -61,6 +62,7 @@ typedef struct tpv_layout {
     const char *section; /* of config.json, where the numbers are looked up alone; NULL: the plan's */
     tpv_part_t part[TPV_MAX_PARTS];
     uint32_t part_count; /* 0: evenly, whatever other layouts say */
+    bool unknown;        /* several projections in one, and how they lie in it must be told */
     bool from_defaults;  /* not the plan's own */
 } tpv_layout_t;
 

@@ -3,11 +3,13 @@
 import json
 import subprocess
 
+import numpy as np
 import pytest
 from compare import EQUAL, WAYS, difference
 from expected import Checkpoint
 from families import FAMILIES, VARIANTS
 from results import CHECKPOINTS, PAGE, page_with, table
+from safetensors.numpy import save_file
 from statement import Rank
 from views import Request, cut
 
@@ -45,6 +47,20 @@ def test_every_model_type_is_listed(build, results):
              for name in FAMILIES for variant in VARIANTS}
     missing = {kind for kind in types if kind not in done.stdout.replace(",", " ").split()}
     assert not missing
+
+
+def test_experts_that_are_stacked_as_published(build, results, tmp_path):
+    """qwen3_vl_moe's experts are [experts, out, in] in transformers 5 and [experts, in, out] in public checkpoints."""
+    checkpoint = Checkpoint(CHECKPOINTS / "qwen3_vl_moe" / "kv4")
+
+    def transposed(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: np.ascontiguousarray(tensor.swapaxes(1, 2)) if ".experts." in name else tensor
+                for name, tensor in tensors.items()}
+
+    save_file(transposed(checkpoint.tensors), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text((checkpoint.folder / "config.json").read_text())
+    for rank, view in enumerate(cut(build, tmp_path, [Request(4, rank) for rank in range(4)])):
+        assert difference(view, transposed(checkpoint.by_family(Rank(rank, 4)))) is None
 
 
 def test_comparison_sees_a_wrong_slice(build, results):

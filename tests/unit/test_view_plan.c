@@ -558,6 +558,131 @@ static void tied_embeddings_cut_in_two_ways(void **state) {
     tpv_artifact_close(artifact);
 }
 
+#define PLAN_OF(rest) "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\"," rest "}"
+
+/* [out, in, kernel]: the outputs are not where a matrix has them. */
+static void convolutions(void **state) {
+    (void)state;
+    test_index_t index;
+    tpv_model_config_t config = {0};
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4, 1), "a.pointwise.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4, 3), "a.conv1.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4, 3), "a.proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8), "a.proj.bias");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4, 2, 2), "a.patch.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4, 6), "a.input_linear.weight");
+    tpv_artifact_t *artifact = test_index_finish(&index, &config);
+    static const char *const modules[] = {"pointwise", "conv1", "proj", "patch"};
+    static const char *const words[] = {"colwise", "rowwise", "packed_colwise", "colwise_gather_output"};
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) {
+        char plan[200], message[200];
+        for (size_t k = 0; k < sizeof words / sizeof *words; k++) {
+            snprintf(plan, sizeof plan, PLAN_OF("\"tp_plan\":{\"a.%s\":\"%s\"}"), modules[i], words[k]);
+            snprintf(
+                message, sizeof message,
+                "a.%s.weight: \"%s\" is for matrices, and this is a convolution's weight [out, in, kernel]: expected "
+                "\"grouped_gemm\", which cuts axis 0, or \"replicate\"",
+                modules[i], words[k]);
+            /* A bias goes with its weight, and comes first. */
+            if (strcmp(modules[i], "proj") == 0 && k != 1) {
+                tpv_view_t *view = NULL;
+                tpv_plan_options_t options = {.tp_size = 2, .plan = plan, .plan_length = strlen(plan)};
+                assert_int_equal(tpv_view_plan(artifact, &options, &view), TPV_ERR_PLAN);
+            } else {
+                plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .plan = plan}, TPV_ERR_PLAN, message);
+            }
+        }
+        snprintf(plan, sizeof plan, PLAN_OF("\"tp_plan\":{\"a.%s.weight\":\"grouped_gemm\"}"), modules[i]);
+        tpv_view_t *view = plan_with(artifact, plan, 2, 1, false);
+        snprintf(message, sizeof message, "a.%s.weight", modules[i]);
+        assert_int_equal(test_output(view, message)->shape[0], 4);
+        tpv_view_free(view);
+    }
+    /* A stack of matrices is none. */
+    tpv_view_t *view = plan_with(artifact, PLAN_OF("\"tp_plan\":{\"a.input_linear\":\"colwise\"}"), 2, 1, false);
+    shape_is(view, "a.input_linear.weight", 3, 8, 2, 6);
+    tpv_view_free(view);
+    tpv_artifact_close(artifact);
+}
+
+/* q, k and v in one are cut each on its own as config.json tells; where it does not, that is to be told. */
+static void several_projections_in_one(void **state) {
+    (void)state;
+    test_index_t index;
+    tpv_model_config_t config = {
+        .present = true, .model_type = "test", .num_attention_heads = 4, .num_key_value_heads = 2, .head_dim = 2};
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(16, 6), "a.qkv_proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(16, 6), "a.query_key_value.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(16, 6), "a.gate_up_proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(16, 6), "vision.a.qkv_proj.weight");
+    tpv_artifact_t *artifact = test_index_finish(&index, &config);
+    tpv_view_t *view = plan_with(artifact, PLAN_OF("\"tp_plan\":{\"a.qkv_proj\":\"colwise\"}"), 2, 1, false);
+    shape_is(view, "a.qkv_proj.weight", 2, 8, 6, 0);
+    /* Rows 4 to 8 of q, 10 to 12 of k, 14 to 16 of v. */
+    assert_non_null(strstr(tpv_view_json(view), "\"pieces\":[{\"offset\":24,\"sizes\":[24]"));
+    assert_non_null(strstr(tpv_view_json(view), "{\"offset\":60,\"sizes\":[12]"));
+    assert_non_null(strstr(tpv_view_json(view), "{\"offset\":84,\"sizes\":[12]"));
+    tpv_view_free(view);
+    static const char *const unknown[] = {"a.query_key_value", "a.gate_up_proj", "vision.a.qkv_proj"};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        char plan[200], message[300];
+        snprintf(plan, sizeof plan, PLAN_OF("\"tp_plan\":{\"%s\":\"colwise\"}"), unknown[i]);
+        snprintf(
+            message, sizeof message,
+            "%s.weight: several projections in one tensor, and nothing tells how they lie in it: give it under "
+            "\"packs\" or \"heads\" in a plan file (\"count\": 0 to cut it evenly), or a packed word for two halves",
+            unknown[i]);
+        plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .plan = plan}, TPV_ERR_PLAN, message);
+        static const char *const told[] = {
+            PLAN_OF("\"heads\":{\"%s\":{\"count\":0}},\"tp_plan\":{\"%s\":\"colwise\"}"),
+            PLAN_OF("\"packs\":{\"%s\":{\"parts\":[{\"size\":8},{}]}},\"tp_plan\":{\"%s\":\"colwise\"}"),
+            PLAN_OF("\"about\":\"%s\",\"tp_plan\":{\"%s\":\"packed_colwise\"}"),
+            PLAN_OF("\"about\":\"%s\",\"tp_plan\":{\"%s\":\"colwise_gather_output\"}"),
+        };
+        /* A vision tower's qkv_proj is not two halves. */
+        for (size_t k = 0; k < sizeof told / sizeof *told; k++) {
+            char name[64];
+            snprintf(plan, sizeof plan, told[k], unknown[i], unknown[i]);
+            snprintf(name, sizeof name, "%s.weight", unknown[i]);
+            view = plan_with(artifact, plan, 2, 1, false);
+            shape_is(view, name, 2, 8, 6, 0);
+            tpv_view_free(view);
+        }
+    }
+    tpv_artifact_close(artifact);
+}
+
+/* A variant may ask for a shape; the first that fits counts. */
+static void variants_by_shape(void **state) {
+    (void)state;
+    tpv_artifact_t *artifact = small_index();
+    static const struct {
+        const char *variants;
+        uint64_t rows, columns;
+    } cases[] = {
+        {"[{\"word\":\"colwise\",\"shape\":[8,12]},\"rowwise\"]", 4, 12},
+        {"[{\"word\":\"colwise\",\"shape\":[null,12]},\"rowwise\"]", 4, 12},
+        {"[{\"word\":\"colwise\",\"shape\":[12,8]},\"rowwise\"]", 8, 6},
+        {"[{\"word\":\"colwise\",\"shape\":[12,null]},{\"word\":\"rowwise\",\"shape\":[12]}]", 8, 6},
+        {"[{\"word\":\"colwise\",\"shape\":[null,8,12]},\"rowwise\"]", 8, 6},
+        {"[{\"word\":\"colwise\",\"shape\":[\"not_in_config\",12]},\"rowwise\"]", 8, 6},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char plan[300];
+        snprintf(plan, sizeof plan, PLAN_OF("\"tp_plan\":{\"m.weight\":%s}"), cases[i].variants);
+        tpv_view_t *view = plan_with(artifact, plan, 2, 1, false);
+        shape_is(view, "m.weight", 2, cases[i].rows, cases[i].columns, 0);
+        tpv_view_free(view);
+    }
+    plan_refused(
+        artifact,
+        (tpv_plan_options_t){.tp_size = 2, .plan = PLAN_OF("\"tp_plan\":{\"m\":{\"word\":\"colwise\",\"shape\":8}}")},
+        TPV_ERR_FORMAT, "plan file: m: \"shape\" must be a list of at most 8 lengths, null for any");
+    tpv_artifact_close(artifact);
+}
+
 /* Each embedded plan is free of faults, for each model_type that it names, and no model_type has two. */
 static void every_family_can_be_read(void **state) {
     (void)state;
@@ -599,6 +724,9 @@ int main(void) {
         cmocka_unit_test(parameters_named_in_full_are_cut_together),
         cmocka_unit_test(scales_of_channels),
         cmocka_unit_test(tied_embeddings_cut_in_two_ways),
+        cmocka_unit_test(convolutions),
+        cmocka_unit_test(several_projections_in_one),
+        cmocka_unit_test(variants_by_shape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
