@@ -193,6 +193,32 @@ static void memory_is_shared_where_reading_is_refused(void **state) {
                  .receiver = {.local = "1", .prepare = refuse_pidfd, .log = PULLING}});
 }
 
+/* As when an address or an interface goes away, or something on the way cuts what is idle. The other side waits for a
+ * message meanwhile, and looks. */
+static void cut_connection(void) {
+    int cut = 0;
+    for (int fd = 3; fd < 256; fd++) {
+        struct sockaddr_storage peer;
+        socklen_t length = sizeof peer;
+        if (getpeername(fd, (struct sockaddr *)&peer, &length) != 0 || peer.ss_family != AF_INET) continue;
+        CHILD_CHECK(shutdown(fd, SHUT_RDWR) == 0);
+        cut++;
+    }
+    CHILD_CHECK(cut == 1);
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+}
+
+static void a_connection_that_ends_breaks_no_comm(void **state) {
+    (void)state;
+    play((duo_t){.sender = {.local = "1", .between = cut_connection, .log = PULLING},
+                 .receiver = {.local = "1", .log = PULLING}});
+    play((duo_t){.sender = {.local = "2", .log = SHARING},
+                 .receiver = {.local = "2", .between = cut_connection, .log = SHARING}});
+    /* Without a pidfd. */
+    play((duo_t){.sender = {.local = "1", .prepare = refuse_pidfd, .between = cut_connection, .log = PULLING},
+                 .receiver = {.local = "1", .prepare = refuse_pidfd, .log = PULLING}});
+}
+
 /* The plugin comes in before: the folder that it is in may be closed to others. */
 static void become_nobody(void) {
     CHILD_CHECK(dlopen(net_plugin_path(NULL), RTLD_NOW) != NULL);
@@ -1006,6 +1032,7 @@ int main(void) {
         cmocka_unit_test(memory_is_read_where_that_is_allowed),
         cmocka_unit_test(each_side_can_switch_it_off),
         cmocka_unit_test(memory_is_shared_where_reading_is_refused),
+        cmocka_unit_test(a_connection_that_ends_breaks_no_comm),
         cmocka_unit_test(a_process_of_another_user_goes_over_tcp),
         cmocka_unit_test(another_pid_namespace_goes_over_tcp),
         cmocka_unit_test(a_comm_moves_more_than_4_gib_through_shared_memory),
