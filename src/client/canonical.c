@@ -90,7 +90,7 @@ tpv_status_t tpv_fetch_canonical(tpv_source_t *source, const tpv_artifact_t *art
         if (status == TPV_OK) tpv_view_scatter(view, i, buffer, destination);
         sum.before += tensor->bytes;
     }
-    if (status == TPV_OK) tpv_view_scatter_zeros(view, destination);
+    if (status == TPV_OK) tpv_view_scatter_fills(view, destination);
     result->seconds = (double)(tpv_clock_ns() - begin) / (double)TPV_NS_PER_SECOND;
     free(buffer);
     return status;

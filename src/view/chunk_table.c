@@ -106,6 +106,7 @@ static void count_program(pass_t *pass, const tpv_program_t *program) {
         const tpv_record_t *record = &program->records[i];
         uint64_t from = record->from;
         pass->file = NO_FILE;
+        if (record->tensor == TPV_PIECE_NUMBER) continue; /* nowhere in a file, so its chunk is gathered */
         if (record->tensor != TPV_PIECE_ZERO) {
             const tpv_tensor_t *tensor = tpv_artifact_tensor(pass->artifact, record->tensor);
             pass->file = tensor->shard;

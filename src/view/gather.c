@@ -66,7 +66,9 @@ void tpv_program_gather(const tpv_program_t *program, const tpv_artifact_t *arti
         if (record->start >= high) break;
         if (record->end <= low) continue;
         const char *from = NULL;
-        if (record->tensor != TPV_PIECE_ZERO) {
+        /* Numbers are little-endian in a file, as they are in memory on the processors that we know. */
+        if (record->tensor == TPV_PIECE_NUMBER) from = (const char *)&record->from;
+        if (tpv_piece_copies(record->tensor)) {
             from = tpv_artifact_data(artifact, tpv_artifact_tensor(artifact, record->tensor));
             from += record->from;
         }
@@ -81,7 +83,7 @@ tpv_status_t tpv_program_check_files(const tpv_program_t *program, const tpv_art
     uint32_t shard = 0;
     for (size_t i = tpv_program_seek(program, low); i < program->count && program->records[i].start < high; i++) {
         const tpv_record_t *record = &program->records[i];
-        if (record->end <= low || record->tensor == TPV_PIECE_ZERO) continue;
+        if (record->end <= low || !tpv_piece_copies(record->tensor)) continue;
         const tpv_tensor_t *tensor = tpv_artifact_tensor(artifact, record->tensor);
         if (any && tensor->shard == shard) continue;
         any = true;
@@ -121,7 +123,7 @@ const void *tpv_program_direct(const tpv_program_t *program, const tpv_artifact_
         for (size_t i = tpv_program_seek(program, at); i < program->count; i++) {
             const tpv_record_t *record = &program->records[i];
             if (record->start > at) break;
-            if (record->end <= at || record->tensor == TPV_PIECE_ZERO || !find_run(program, record, at, &skip, &left))
+            if (record->end <= at || !tpv_piece_copies(record->tensor) || !find_run(program, record, at, &skip, &left))
                 continue;
             const tpv_tensor_t *tensor = tpv_artifact_tensor(artifact, record->tensor);
             if (first && tensor->shard != shard) return NULL;

@@ -40,6 +40,11 @@ static tpv_status_t add_slice(planner_t *planner, uint32_t index, const tpv_cut_
     for (uint32_t i = 0; i < tensor->dims; i++)
         piece.dim[i] = (tpv_piece_dim_t){.size = tensor->shape[i], .from = from[i], .to = to[i]};
 
+    for (uint64_t i = 0; cut->told && i < output->elements; i++) {
+        piece = (tpv_piece_t){.tensor = TPV_PIECE_NUMBER, .from = cut->number[i], .to = i};
+        TPV_TRY(tpv_spec_add_piece(planner->spec, &piece));
+    }
+    if (cut->told) return TPV_OK;
     if (cut->axis < 0) {
         /* A scalar takes one step of a fused output. */
         uint64_t steps = tensor->dims > 0 ? tensor->shape[axis] : 1;

@@ -116,9 +116,12 @@ static tpv_status_t map_ranges(const tpv_cutter_t *cutter, const tpv_module_t *m
 static tpv_status_t follow(const tpv_cutter_t *cutter, const tpv_module_t *module, const tpv_parameter_t *parameter,
                            const tpv_cut_t *weight, tpv_cut_t *cut) {
     *cut = (tpv_cut_t){.axis = -1};
-    if (weight->axis >= 0 && parameter->kind == TPV_PARAMETER_SHAPE)
-        return tpv_error_set(TPV_ERR_PLAN, "%s: tells the shape of the whole %s, which a slice does not have",
-                             parameter->tensor->name, module->weight_name);
+    if (weight->axis >= 0 && parameter->kind == TPV_PARAMETER_SHAPE) {
+        cut->told = true;
+        memcpy(cut->number, module->weight.shape, sizeof cut->number);
+        cut->number[weight->axis] = tpv_cut_extent(weight);
+        return TPV_OK;
+    }
     if (weight->axis >= 0 && parameter->along[weight->axis].axis >= 0)
         TPV_TRY(map_ranges(cutter, module, parameter, weight, cut));
     const tpv_along_t *down = &parameter->along[tpv_module_rows(module)];

@@ -23,13 +23,13 @@ static tpv_status_t compile_piece(const tpv_artifact_t *artifact, const tpv_spec
     tpv_record_t *record = &program->records[program->count];
     *record = (tpv_record_t){.tensor = piece->tensor, .first_level = *level_count};
     uint64_t run = 1, elements = 1, last = piece->to, runs = 1;
-    bool zero = piece->tensor == TPV_PIECE_ZERO;
+    bool fill = !tpv_piece_copies(piece->tensor);
     bool whole = to_bytes(piece->from, bits, &record->from) && to_bytes(piece->to, bits, &record->start);
     for (uint32_t i = 0; i < piece->dims; i++) {
         const tpv_piece_dim_t *dim = &piece->dim[i];
         last += (dim->size - 1) * dim->to;
         elements *= dim->size;
-        if (i + 1 == piece->dims && dim->to == 1 && (zero || dim->from == 1)) {
+        if (i + 1 == piece->dims && dim->to == 1 && (fill || dim->from == 1)) {
             run = dim->size;
             break;
         }
@@ -51,7 +51,8 @@ static tpv_status_t compile_piece(const tpv_artifact_t *artifact, const tpv_spec
     record->start += output->offset;
     record->end += output->offset;
     program->runs += runs;
-    if (zero) program->zero_bytes += bytes;
+    if (fill) program->zero_bytes += bytes;
+    if (piece->tensor == TPV_PIECE_NUMBER) record->from = piece->from;
     uint64_t before = program->count ? program->reach[program->count - 1] : 0;
     program->reach[program->count++] = record->end > before ? record->end : before;
     return TPV_OK;

@@ -15,10 +15,10 @@ typedef struct tpv_level {
 } tpv_level_t;
 
 typedef struct tpv_record {
-    uint64_t from;       /* of the first byte, in the tensor */
+    uint64_t from;       /* of the first byte, in the tensor; or the number itself */
     uint64_t start, end; /* in the dense form: the first byte, and one behind the last */
     uint64_t run;        /* bytes */
-    uint32_t tensor;     /* index in the artifact, or TPV_PIECE_ZERO */
+    uint32_t tensor;     /* index in the artifact, TPV_PIECE_ZERO or TPV_PIECE_NUMBER */
     uint32_t levels;
     size_t first_level; /* in the program's levels */
 } tpv_record_t;

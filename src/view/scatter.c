@@ -1,5 +1,7 @@
 #include "view/scatter.h"
 
+#include <string.h>
+
 #include "view/copy.h"
 #include "view/view.h"
 
@@ -23,9 +25,10 @@ void tpv_view_scatter(const tpv_view_t *view, size_t tensor, const void *bytes, 
     }
 }
 
-void tpv_view_scatter_zeros(const tpv_view_t *view, void *destination) {
+void tpv_view_scatter_fills(const tpv_view_t *view, void *destination) {
     for (size_t i = 0; i < view->program.count; i++) {
         const tpv_record_t *record = &view->program.records[i];
+        if (record->tensor == TPV_PIECE_NUMBER) memcpy((char *)destination + record->start, &record->from, record->run);
         if (record->tensor != TPV_PIECE_ZERO) continue;
         const tpv_level_t *level = levels_of(view, record);
         tpv_zero_box((char *)destination + record->start, level, record->levels, record->levels ? level->count : 0,

@@ -13,7 +13,7 @@ bool tpv_view_uses(const tpv_view_t *view, size_t tensor);
 /* Write to the dense form at `destination` all that the view takes of tensor `tensor`, whose bytes are at `bytes`. */
 void tpv_view_scatter(const tpv_view_t *view, size_t tensor, const void *bytes, void *destination);
 
-/* Write to the dense form at `destination` all that the view fills with zeros. */
-void tpv_view_scatter_zeros(const tpv_view_t *view, void *destination);
+/* Write to the dense form at `destination` all that comes from no tensor: zeros and numbers. */
+void tpv_view_scatter_fills(const tpv_view_t *view, void *destination);
 
 #endif

@@ -134,5 +134,6 @@ void tpv_spec_row_major(uint32_t dims, const uint64_t *shape, uint64_t *strides)
 }
 
 const char *tpv_piece_source_name(const tpv_artifact_t *artifact, const tpv_piece_t *piece) {
+    if (piece->tensor == TPV_PIECE_NUMBER) return "a number";
     return piece->tensor == TPV_PIECE_ZERO ? "zeros" : tpv_artifact_tensor(artifact, piece->tensor)->name;
 }

@@ -17,7 +17,8 @@
 #define TPV_MAX_PIECES (4u << 20)
 #define TPV_MAX_SPEC_BYTES (64u << 20) /* longest JSON text, read or written */
 
-#define TPV_PIECE_ZERO UINT32_MAX /* instead of a tensor: fill with zeros */
+#define TPV_PIECE_ZERO UINT32_MAX         /* instead of a tensor: fill with zeros */
+#define TPV_PIECE_NUMBER (UINT32_MAX - 1) /* instead of a tensor: write the whole number `from` to one element */
 
 /* One dim of a box: `size` steps, each `from` elements further in the tensor and `to` elements further in the output.
  */
@@ -26,9 +27,9 @@ typedef struct tpv_piece_dim {
 } tpv_piece_dim_t;
 
 typedef struct tpv_piece {
-    uint32_t tensor; /* index in the artifact, or TPV_PIECE_ZERO */
+    uint32_t tensor; /* index in the artifact, TPV_PIECE_ZERO or TPV_PIECE_NUMBER */
     uint32_t dims;
-    uint64_t from; /* offset of the first element in the tensor; 0 for zeros */
+    uint64_t from; /* offset of the first element in the tensor; 0 for zeros; the number */
     uint64_t to;   /* offset of the first element in the output */
     tpv_piece_dim_t dim[TPV_MAX_DIMS];
 } tpv_piece_t;
@@ -81,6 +82,11 @@ bool tpv_spec_find_tensor(const tpv_artifact_t *artifact, const char *name, uint
 
 /* The row-major strides of `shape`. */
 void tpv_spec_row_major(uint32_t dims, const uint64_t *shape, uint64_t *strides);
+
+/* Is something copied from a tensor? */
+static inline bool tpv_piece_copies(uint32_t tensor) {
+    return tensor < TPV_PIECE_NUMBER;
+}
 
 /* What to call the source of a piece in a message. */
 const char *tpv_piece_source_name(const tpv_artifact_t *artifact, const tpv_piece_t *piece);

@@ -11,7 +11,7 @@ static bool belongs_outside(const tpv_piece_dim_t *a, const tpv_piece_dim_t *b) 
 }
 
 bool tpv_piece_canonicalise(tpv_piece_t *piece) {
-    bool zero = piece->tensor == TPV_PIECE_ZERO;
+    bool zero = !tpv_piece_copies(piece->tensor);
     uint32_t kept = 0;
     for (uint32_t i = 0; i < piece->dims; i++) {
         tpv_piece_dim_t dim = piece->dim[i];

@@ -12,12 +12,46 @@ static bool reach_fits(uint64_t size, uint64_t stride, uint64_t *last) {
     return tpv_mul_fits(size - 1, stride, &reach) && tpv_add_fits(*last, reach, last);
 }
 
+/* The largest whole number of a dtype; 0 for those that have others. */
+static uint64_t largest_of(tpv_dtype_t dtype) {
+    switch (dtype) {
+    case TPV_DTYPE_I8:
+        return INT8_MAX;
+    case TPV_DTYPE_U8:
+        return UINT8_MAX;
+    case TPV_DTYPE_I16:
+        return INT16_MAX;
+    case TPV_DTYPE_U16:
+        return UINT16_MAX;
+    case TPV_DTYPE_I32:
+        return INT32_MAX;
+    case TPV_DTYPE_U32:
+        return UINT32_MAX;
+    case TPV_DTYPE_I64:
+    case TPV_DTYPE_U64:
+        return INT64_MAX;
+    default:
+        return 0;
+    }
+}
+
+static tpv_status_t check_number(const tpv_spec_output_t *output, const tpv_piece_t *piece) {
+    uint64_t largest = largest_of(output->dtype);
+    for (uint32_t i = 0; i < piece->dims; i++)
+        if (piece->dim[i].size != 1)
+            return tpv_error_set(TPV_ERR_PLAN, "output %s: a number is for one element", output->name);
+    if (largest > 0 && piece->from <= largest) return TPV_OK;
+    return tpv_error_set(TPV_ERR_PLAN, "output %s: the number %llu is none of dtype %s", output->name,
+                         (unsigned long long)piece->from, tpv_dtype_name(output->dtype));
+}
+
 static tpv_status_t check_piece(const tpv_artifact_t *artifact, const tpv_spec_output_t *output,
                                 const tpv_piece_t *piece) {
     const char *source = tpv_piece_source_name(artifact, piece);
     const tpv_tensor_t *tensor = NULL;
     uint64_t tensor_elements = 0;
-    if (piece->tensor != TPV_PIECE_ZERO) {
+    if (piece->tensor == TPV_PIECE_NUMBER) TPV_TRY(check_number(output, piece));
+    if (tpv_piece_copies(piece->tensor)) {
         tensor = tpv_artifact_tensor(artifact, piece->tensor);
         if (tensor->dtype != output->dtype)
             return tpv_error_set(TPV_ERR_PLAN, "output %s: tensor %s is %s, the output is %s", output->name, source,

@@ -66,6 +66,7 @@ static tpv_status_t read_side(reader_t *reader, json_t *side, const char *sizes_
 static tpv_status_t read_parsed_piece(reader_t *reader, json_t *object) {
     static const char *const copy_keys[] = {"tensor", "sizes", "strides", "offset", "to", NULL};
     static const char *const zero_keys[] = {"zero", "sizes", "to", NULL};
+    static const char *const number_keys[] = {"number", "sizes", "to", NULL};
     static const char *const to_keys[] = {"strides", "offset", NULL};
     const char *what = reader->what;
     const tpv_spec_output_t *output = &reader->spec->outputs[reader->spec->output_count - 1];
@@ -73,14 +74,17 @@ static tpv_status_t read_parsed_piece(reader_t *reader, json_t *object) {
     uint64_t sizes[TPV_MAX_DIMS], from[TPV_MAX_DIMS] = {0}, to[TPV_MAX_DIMS];
     bool present;
 
-    bool zero = json_object_get(object, "zero") != NULL;
-    TPV_TRY(tpv_fields_known(what, object, zero ? zero_keys : copy_keys));
+    bool zero = json_object_get(object, "zero") != NULL, number = !zero && json_object_get(object, "number");
+    TPV_TRY(tpv_fields_known(what, object, zero ? zero_keys : number ? number_keys : copy_keys));
     if (zero && !json_is_true(json_object_get(object, "zero")))
         return tpv_error_set(TPV_ERR_FORMAT, "%s: \"zero\" can only be true", what);
     TPV_TRY(tpv_field_dims(what, object, "sizes", &present, &piece.dims, sizes));
     if (!present) return tpv_error_set(TPV_ERR_FORMAT, "%s: \"sizes\" is missing", what);
 
-    if (!zero) {
+    if (number) {
+        piece.tensor = TPV_PIECE_NUMBER;
+        TPV_TRY(tpv_field_whole(what, object, "number", 0, &piece.from));
+    } else if (!zero) {
         const char *name;
         TPV_TRY(tpv_field_name(what, object, "tensor", &name));
         if (!tpv_spec_find_tensor(reader->artifact, name, &piece.tensor))
@@ -194,13 +198,15 @@ static void write_column(FILE *stream, const tpv_piece_t *piece, column_t column
 }
 
 static void write_piece(FILE *stream, const tpv_artifact_t *artifact, const tpv_piece_t *piece) {
-    bool zero = piece->tensor == TPV_PIECE_ZERO;
+    bool zero = piece->tensor == TPV_PIECE_ZERO, copies = tpv_piece_copies(piece->tensor);
     if (zero)
         fputs("{\"sizes\":", stream);
+    else if (!copies)
+        fprintf(stream, "{\"number\":%llu,\"sizes\":", (unsigned long long)piece->from);
     else
         fprintf(stream, "{\"offset\":%llu,\"sizes\":", (unsigned long long)piece->from);
     write_column(stream, piece, SIZES);
-    if (!zero) {
+    if (copies) {
         fputs(",\"strides\":", stream);
         write_column(stream, piece, FROM);
         fputs(",\"tensor\":", stream);

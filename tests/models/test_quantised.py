@@ -79,6 +79,7 @@ REFUSED = [
     ("fp8_block", "colwise", 3 * GROUP, COLUMNS, "an edge inside of a quantisation block of 32 rows (tp_size 2)"),
     ("mxfp8", "rowwise", ROWS, 3 * GROUP, "an edge inside of a quantisation block of 32 columns (tp_size 2)"),
     ("int8_group", "rowwise", ROWS, GROUP, "an edge inside of a quantisation block of 32 columns (tp_size 2)"),
+    ("packed_4_zero_points", "colwise", 8, COLUMNS, "an edge inside of a pack of 8 rows (tp_size 2)"),
     ("gptq_4", "colwise", 96 + 8, COLUMNS, "an edge inside of a pack of 8 rows (tp_size 2)"),
     ("gptq_4", "rowwise", ROWS, 3 * GROUP, "an edge inside of a quantisation block of 32 columns (tp_size 2)"),
     ("gptq_4_ordered", "rowwise", ROWS, 40, "an edge inside of a pack of 8 columns (tp_size 2)"),

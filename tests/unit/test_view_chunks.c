@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "common/view_fixture.h"
 #include "view/chunk_table.h"
+#include "view/scatter.h"
 
 #define ROWS 512
 #define COLUMNS 1024
@@ -77,6 +78,41 @@ static void kinds_of_chunks(void **state) {
             fail_msg("chunk %zu: kind %d, file %u, offset %llu", i, (int)table.sources[i].kind, table.sources[i].file,
                      (unsigned long long)table.sources[i].offset);
     tpv_chunk_table_clear(&table);
+    tpv_view_free(view);
+}
+
+/* Numbers are neither in a file nor zeros: a chunk that has nothing else is gathered. */
+static void chunks_of_numbers_are_gathered(void **state) {
+    const file_t *file = *state;
+    tpv_view_t *view = view_of(
+        file, "{\"format\":\"tpview-view-1\",\"outputs\":["
+              "{\"name\":\"x\",\"dtype\":\"U8\",\"shape\":[4096],\"pieces\":[{\"zero\":true,\"sizes\":[4096]}]},"
+              "{\"name\":\"y\",\"dtype\":\"I64\",\"shape\":[2],\"pieces\":[{\"number\":5,\"sizes\":[1]},"
+              "{\"number\":258,\"sizes\":[1],\"to\":{\"offset\":1}}]}]}");
+    tpv_chunk_table_t table;
+    assert_int_equal(tpv_chunk_table_make(view, file->artifact, CHUNK, TPV_DEADLINE_NEVER, &table), TPV_OK);
+    assert_int_equal(table.count, 2);
+    assert_int_equal(table.sources[0].kind, TPV_CHUNK_ZEROS);
+    assert_int_equal(table.sources[1].kind, TPV_CHUNK_GATHERED);
+    tpv_chunk_table_clear(&table);
+    static const unsigned char bytes[16] = {5, 0, 0, 0, 0, 0, 0, 0, 2, 1};
+    unsigned char *dense = malloc(4096 + 16);
+    assert_non_null(dense);
+    memset(dense, 0xee, 4096 + 16);
+    tpv_view_scatter_fills(view, dense);
+    assert_int_equal(dense[0] | dense[4095], 0);
+    assert_memory_equal(dense + 4096, bytes, 16);
+    free(dense);
+    /* A range may begin and end inside of a number. */
+    for (size_t first = 0; first < 16; first++) {
+        for (size_t length = 1; first + length <= 16; length++) {
+            unsigned char found[16];
+            memset(found, 0xee, sizeof found);
+            assert_int_equal(tpv_view_gather(view, file->artifact, 4096 + first, length, found), TPV_OK);
+            assert_memory_equal(found, bytes + first, length);
+            assert_null(tpv_view_direct(view, file->artifact, 4096 + first, length));
+        }
+    }
     tpv_view_free(view);
 }
 
@@ -153,8 +189,12 @@ static void too_many_chunks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kinds_of_chunks),   cmocka_unit_test(interleaved_pieces_are_linear),
-        cmocka_unit_test(steps_are_bounded), cmocka_unit_test(ends_at_the_deadline),
+        cmocka_unit_test(kinds_of_chunks),
+        cmocka_unit_test(interleaved_pieces_are_linear),
+        cmocka_unit_test(chunks_of_numbers_are_gathered),
+        cmocka_unit_test(interleaved_pieces_are_linear),
+        cmocka_unit_test(steps_are_bounded),
+        cmocka_unit_test(ends_at_the_deadline),
         cmocka_unit_test(too_many_chunks),
     };
     return cmocka_run_group_tests(tests, open_file, close_file);

@@ -216,6 +216,12 @@ static void grammar_faults(void **state) {
          "view spec: output o, piece 0: unknown key \"step\""},
         {ONE("[4,6]", "{\"zero\":true,\"sizes\":[4,6],\"offset\":1}"),
          "view spec: output o, piece 0: unknown key \"offset\""},
+        {ONE("[4,6]", "{\"number\":-1,\"sizes\":[1,1]}"),
+         "view spec: output o, piece 0: \"number\" must be a whole number of 0 or more"},
+        {ONE("[4,6]", "{\"number\":1,\"zero\":true,\"sizes\":[1,1]}"),
+         "view spec: output o, piece 0: unknown key \"number\""},
+        {ONE("[4,6]", "{\"number\":1,\"sizes\":[1,1],\"tensor\":\"m\"}"),
+         "view spec: output o, piece 0: unknown key \"tensor\""},
         {ONE("[4,6]", "{\"zero\":false,\"sizes\":[4,6]}"), "view spec: output o, piece 0: \"zero\" can only be true"},
         {ONE("[4,6]", "{\"tensor\":\"m\",\"sizes\":[4,6],\"to\":{\"tensor\":\"m\"}}"),
          "view spec: output o, piece 0: unknown key \"tensor\""},
@@ -278,6 +284,37 @@ static void faults_of_the_slices(void **state) {
         refused(faults[i].json, TPV_ERR_PLAN, faults[i].message);
 }
 
+#define NUMBERS(dtype, pieces)                                                                                         \
+    "{\"format\":\"tpview-view-1\",\"outputs\":[{\"name\":\"o\",\"dtype\":\"" dtype                                    \
+    "\",\"shape\":[2],\"pieces\":[" pieces "]}]}"
+
+static void numbers(void **state) {
+    (void)state;
+    tpv_view_t *view = make(NUMBERS("I64", "{\"number\":7,\"sizes\":[1],\"to\":{\"offset\":1}},"
+                                           "{\"number\":4096,\"sizes\":[1]}"));
+    static const char text[] =
+        "{\"aliases\":{},\"format\":\"tpview-view-1\",\"outputs\":[{\"dtype\":\"I64\",\"name\":\"o\",\"pieces\":["
+        "{\"number\":4096,\"sizes\":[],\"to\":{\"offset\":0,\"strides\":[]}},"
+        "{\"number\":7,\"sizes\":[],\"to\":{\"offset\":1,\"strides\":[]}}],\"shape\":[2]}]}";
+    assert_string_equal(tpv_view_json(view), text);
+    tpv_view_t *again = make(text);
+    assert_string_equal(tpv_view_id(again), tpv_view_id(view));
+    assert_int_equal(tpv_view_stats(view).zeros, 16);
+    tpv_view_free(again);
+    tpv_view_free(view);
+    tpv_view_free(
+        make(NUMBERS("U8", "{\"number\":255,\"sizes\":[1]},{\"zero\":true,\"sizes\":[1],\"to\":{\"offset\":1}}")));
+    refused(NUMBERS("I8", "{\"number\":128,\"sizes\":[1]}"), TPV_ERR_PLAN,
+            "output o: the number 128 is none of dtype I8");
+    refused(NUMBERS("F32", "{\"number\":1,\"sizes\":[1]}"), TPV_ERR_PLAN,
+            "output o: the number 1 is none of dtype F32");
+    refused(NUMBERS("I32", "{\"number\":1,\"sizes\":[2]}"), TPV_ERR_PLAN, "output o: a number is for one element");
+    refused(NUMBERS("I32", "{\"number\":1,\"sizes\":[1],\"to\":{\"offset\":2}}"), TPV_ERR_PLAN,
+            "output o: the piece of a number writes element 2, the output has 2");
+    refused(NUMBERS("I32", "{\"number\":1,\"sizes\":[1]},{\"number\":1,\"sizes\":[1]}"), TPV_ERR_PLAN,
+            "output o: elements 0 to 0 are written by a piece of a number and by one of a number");
+}
+
 /* A parameter filled by an engine's loader: transposed and interleaved places, a broadcast, zeros for the rest. */
 static void recorded_slices(void **state) {
     (void)state;
@@ -304,6 +341,7 @@ int main(void) {
         cmocka_unit_test(a_text_too_long),
         cmocka_unit_test(faults_of_the_slices),
         cmocka_unit_test(recorded_slices),
+        cmocka_unit_test(numbers),
     };
     return cmocka_run_group_tests(tests, open_artifact, close_artifact);
 }
