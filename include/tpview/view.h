@@ -33,6 +33,10 @@ typedef struct tpv_plan_options {
     bool fuse;        /* q, k, v into qkv_proj and gate, up into gate_up_proj */
     const char *plan; /* JSON text of a plan file, or NULL for the built-in plan of config.json's model_type */
     size_t plan_length;
+    uint32_t ep_size;        /* groups that the experts of a layer are divided among, to TPV_MAX_TP_SIZE; 0 as 1 */
+    uint32_t ep_rank;        /* the rank's group, below ep_size */
+    uint32_t expert_tp_size; /* ranks that each expert is cut for; 0: tp_size, with ep_size above 1 one */
+    uint32_t expert_tp_rank; /* below expert_tp_size */
 } tpv_plan_options_t;
 
 typedef struct tpv_output {

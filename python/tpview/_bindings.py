@@ -30,7 +30,8 @@ class PlanOptions(Structure):
     """tpv_plan_options_t"""
 
     _fields_ = [("tp_size", c_uint32), ("tp_rank", c_uint32), ("fuse", c_bool), ("plan", c_char_p),
-                ("plan_length", c_size_t)]
+                ("plan_length", c_size_t), ("ep_size", c_uint32), ("ep_rank", c_uint32),
+                ("expert_tp_size", c_uint32), ("expert_tp_rank", c_uint32)]
 
 
 class Output(Structure):

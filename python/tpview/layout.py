@@ -50,20 +50,31 @@ class Slice:
 class Layout:
     """Made by Layout.tp or Layout.slices; says nothing of a version, so one serves all versions of a model."""
 
-    def __init__(self, *, rank: int, size: int, fuse: bool, text: Optional[bytes], explicit: bool):
+    def __init__(self, *, rank: int, size: int, fuse: bool, text: Optional[bytes], explicit: bool,
+                 experts: tuple = (1, 0, 0, 0)):
         self.rank, self.size, self.fuse = rank, size, fuse
-        self._text, self._explicit = text, explicit
+        self._text, self._explicit, self._experts = text, explicit, experts
 
     @classmethod
-    def tp(cls, rank: int, size: int, *, fuse: bool = False, plan: Union[str, Mapping, None] = None) -> "Layout":
+    def tp(cls, rank: int, size: int, *, fuse: bool = False, plan: Union[str, Mapping, None] = None, ep_rank: int = 0,
+           ep_size: int = 1, expert_tp_rank: Optional[int] = None, expert_tp_size: Optional[int] = None) -> "Layout":
         """Rank `rank` of `size`, cut by the rules of the model's family, or by `plan`: a plan file's JSON text or the
         same as a dict (docs/views.md). `fuse`: q, k, v into qkv_proj and gate, up into gate_up_proj.
 
-        Raises UsageError for a rank that is not below size, or a size beyond 1024."""
-        if not 0 < size <= MAX_SIZE or not 0 <= rank < size:
-            raise UsageError(f"rank {rank} of {size}: expected 0 <= rank < size <= {MAX_SIZE}", stage="plan")
+        With ep_size, the rank has the experts of group `ep_rank` of so many; an expert is then whole, or with
+        expert_tp_size cut for rank `expert_tp_rank` of so many. Without ep_size, experts are cut as all else, unless
+        expert_tp_size says for how many.
+
+        Raises UsageError for a rank that is not below its size, or a size beyond 1024."""
+        if (expert_tp_rank is None) != (expert_tp_size is None):
+            raise UsageError("expert_tp_rank and expert_tp_size go together", stage="plan")
+        for name, its, whole in (("", rank, size), ("ep_", ep_rank, ep_size),
+                                 ("expert_tp_", expert_tp_rank or 0, 1 if expert_tp_size is None else expert_tp_size)):
+            if not 0 < whole <= MAX_SIZE or not 0 <= its < whole:
+                raise UsageError(f"{name}rank {its} of {whole}: expected 0 <= rank < size <= {MAX_SIZE}", stage="plan")
         text = json.dumps(plan).encode() if isinstance(plan, Mapping) else plan.encode() if plan is not None else None
-        return cls(rank=rank, size=size, fuse=fuse, text=text, explicit=False)
+        experts = (ep_size, ep_rank, expert_tp_size or 0, expert_tp_rank or 0)
+        return cls(rank=rank, size=size, fuse=fuse, text=text, explicit=False, experts=experts)
 
     @classmethod
     def slices(cls, outputs: Iterable[tuple], *, rank: int = 0, size: int = 1) -> "Layout":

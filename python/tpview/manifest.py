@@ -71,7 +71,8 @@ class Manifest(Mapping):
         if layout._explicit:
             status = lib.tpv_view_from_json(self._handle.pointer, layout._text, len(layout._text), byref(view))
         else:
-            options = PlanOptions(layout.size, layout.rank, layout.fuse, layout._text, len(layout._text or b""))
+            options = PlanOptions(layout.size, layout.rank, layout.fuse, layout._text, len(layout._text or b""),
+                                  *layout._experts)
             status = lib.tpv_view_plan(self._handle.pointer, byref(options), byref(view))
         check(status, stage="plan", peer=self.peer)
         return Plan(view.value, self, layout)

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "view/families.h"
 #include "view/plan_cut.h"
+#include "view/plan_experts.h"
 #include "view/plan_explain.h"
 #include "view/plan_fuse.h"
 #include "view/plan_whole.h"
@@ -23,7 +24,8 @@ typedef struct {
 } question_t;
 
 typedef struct {
-    tpv_cutter_t cutter;
+    tpv_cutter_t cutter;    /* for the ranks that cut the latest tensor */
+    tpv_expert_part_t part; /* of that tensor */
     bool fuse;
     tpv_spec_t *spec;
 } planner_t;
@@ -39,6 +41,11 @@ static tpv_status_t add_slice(planner_t *planner, uint32_t index, const tpv_cut_
     tpv_piece_t piece = {.tensor = index, .dims = tensor->dims};
     for (uint32_t i = 0; i < tensor->dims; i++)
         piece.dim[i] = (tpv_piece_dim_t){.size = tensor->shape[i], .from = from[i], .to = to[i]};
+    uint64_t first = 0;
+    if (planner->part.stacked) {
+        first = planner->part.start * from[0];
+        piece.dim[0].size = planner->part.count;
+    }
 
     for (uint64_t i = 0; cut->told && i < output->elements; i++) {
         piece = (tpv_piece_t){.tensor = TPV_PIECE_NUMBER, .from = cut->number[i], .to = i};
@@ -48,13 +55,14 @@ static tpv_status_t add_slice(planner_t *planner, uint32_t index, const tpv_cut_
     if (cut->axis < 0) {
         /* A scalar takes one step of a fused output. */
         uint64_t steps = tensor->dims > 0 ? tensor->shape[axis] : 1;
+        piece.from = first;
         piece.to = output->dims > 0 ? *position * to[axis] : 0;
         *position += steps;
         return tpv_spec_add_piece(planner->spec, &piece);
     }
     for (uint32_t i = 0; i < cut->range_count; i++) {
         piece.dim[axis].size = cut->range[i].count;
-        piece.from = cut->range[i].start * from[axis];
+        piece.from = first + cut->range[i].start * from[axis];
         piece.to = *position * to[axis];
         *position += cut->range[i].count;
         TPV_TRY(tpv_spec_add_piece(planner->spec, &piece));
@@ -75,6 +83,10 @@ static tpv_status_t add_single(planner_t *planner, uint32_t index, const tpv_rul
     uint64_t shape[TPV_MAX_DIMS] = {0}, position = 0;
     memcpy(shape, tensor->shape, sizeof shape);
     if (cut.axis >= 0) shape[cut.axis] = tpv_cut_extent(&cut);
+    if (planner->part.stacked && cut.axis == 0)
+        return tpv_error_set(TPV_ERR_PLAN, "%s: rule \"%s\": %s cuts along the experts, which ep_size divides",
+                             tensor->name, rule->given, rule->word);
+    if (planner->part.stacked) shape[0] = planner->part.count;
     TPV_TRY(tpv_spec_add_output(planner->spec, tensor->name, tensor->dtype, tensor->dims, shape));
     return add_slice(planner, index, &cut, cut.axis < 0 ? 0 : cut.axis, &position);
 }
@@ -176,7 +188,11 @@ static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
     const tpv_rule_t *rule;
     const char *apart;
     TPV_TRY(tpv_rules_find(planner->cutter.rules, tensor->name, &rule));
-    if (!rule && (planner->cutter.rules->replicate_others || planner->cutter.tp_size == 1 || tpv_is_lone_scale(tensor)))
+    TPV_TRY(tpv_experts_turn(&planner->cutter, tensor, &planner->part));
+    if (!planner->part.here) return TPV_OK;
+    if (planner->part.stacked && rule && rule->kind == TPV_CUT_FIRST) rule = &others;
+    if (!rule &&
+        (planner->cutter.rules->replicate_others || planner->cutter.experts->tp_size == 1 || tpv_is_lone_scale(tensor)))
         rule = &others;
     if (!rule)
         return tpv_error_set(TPV_ERR_PLAN, "%s: no rule of the plan matches it, and \"default\" is not \"replicate\"",
@@ -209,7 +225,8 @@ static bool is_first_of_given(const tpv_rules_t *rules, size_t index) {
 /* A rule of a plan file that matches nothing is a mistake of whoever wrote it, or the plan of another model. */
 static tpv_status_t check_unmatched(const planner_t *planner) {
     const tpv_rules_t *rules = planner->cutter.rules;
-    if (rules->family || planner->cutter.tp_size == 1) return TPV_OK;
+    if (rules->family || (planner->cutter.experts->tp_size == 1 && planner->cutter.experts->expert_tp_size == 1))
+        return TPV_OK;
     size_t cutting = 0, idle = 0;
     for (size_t i = 0; i < rules->rule_count; i++) {
         const tpv_rule_t *rule = &rules->rules[i];
@@ -236,6 +253,11 @@ static tpv_status_t plan_rules(planner_t *planner) {
     size_t count = tpv_artifact_tensor_count(planner->cutter.artifact);
     for (size_t i = 0; i < count; i++)
         TPV_TRY(plan_tensor(planner, (uint32_t)i));
+    if (planner->cutter.experts->size > 1 && !planner->cutter.experts->any)
+        return tpv_error_set(TPV_ERR_PLAN,
+                             "ep_size %llu: the checkpoint has no experts (tensors below a module "
+                             "\"experts\") to divide",
+                             (unsigned long long)planner->cutter.experts->size);
     const tpv_left_whole_t *whole = planner->cutter.whole;
     if (whole->modules > 0)
         TPV_WARN(
@@ -256,7 +278,7 @@ static tpv_status_t find_format(void *user, const char *name, tpv_json_text_t va
 static tpv_status_t read_rules(const json_t *facts, const tpv_plan_options_t *options, tpv_rules_t *rules) {
     if (options->plan) return tpv_rules_read_json(facts, options->plan, options->plan_length, rules);
     tpv_status_t status = tpv_rules_of_family(facts, rules);
-    if (status != TPV_ERR_PLAN || options->tp_size > 1) return status;
+    if (status != TPV_ERR_PLAN || options->tp_size > 1 || options->expert_tp_size > 1) return status;
     tpv_rules_clear(rules);
     return tpv_rules_default(facts, rules);
 }
@@ -276,11 +298,12 @@ static tpv_status_t plan_by_rules(const tpv_artifact_t *artifact, const tpv_plan
     json_t *facts = tpv_artifact_facts(artifact);
     if (!facts) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a plan");
     const tpv_model_config_t *config = tpv_artifact_config(artifact);
-    bool whole = options->tp_size == 1;
+    bool whole = options->tp_size == 1 && options->expert_tp_size <= 1;
     tpv_status_t status = options->plan || whole ? TPV_OK : tpv_config_need(config, TPV_CONFIG_MODEL_TYPE);
     if (status == TPV_OK) status = read_rules(facts, options, &rules);
     if (status == TPV_OK && !whole) status = check_config(config, &rules);
     if (status == TPV_OK) {
+        tpv_experts_t experts = tpv_experts_asked(options);
         tpv_quant_config_t quant = tpv_quant_config_read(facts);
         tpv_left_whole_t left_whole = {0};
         rules.artifact = artifact;
@@ -289,6 +312,7 @@ static tpv_status_t plan_by_rules(const tpv_artifact_t *artifact, const tpv_plan
                                         .rules = &rules,
                                         .quant = &quant,
                                         .whole = &left_whole,
+                                        .experts = &experts,
                                         .tp_size = options->tp_size,
                                         .tp_rank = options->tp_rank},
                              .fuse = options->fuse,
@@ -313,6 +337,9 @@ const char *tpv_plan_family(size_t index, const char **text) {
 static tpv_status_t plan_by_spec(const tpv_artifact_t *artifact, const tpv_plan_options_t *options,
                                  question_t *question, tpv_view_t **view) {
     tpv_spec_t spec = {0};
+    if (options->ep_size > 1 || options->expert_tp_size > 0)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "the plan file is an explicit view, which says itself which experts are "
+                                               "in it: expected neither ep_size nor expert_tp_size");
     if (options->fuse)
         return tpv_error_set(TPV_ERR_ARGUMENT, "the plan file is an explicit view, which says itself what is fused: "
                                                "expected no request to fuse");
@@ -325,6 +352,20 @@ static tpv_status_t plan_by_spec(const tpv_artifact_t *artifact, const tpv_plan_
     return status;
 }
 
+static tpv_status_t check_rank(const char *what, uint32_t rank, uint32_t size) {
+    if (size > TPV_MAX_TP_SIZE)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "%s_size %u is out of range: expected at most %u", what, size,
+                             TPV_MAX_TP_SIZE);
+    if (rank == 0 || rank < size) return TPV_OK;
+    return tpv_error_set(TPV_ERR_ARGUMENT, "%s_rank %u is out of range: expected less than %s_size %u", what, rank,
+                         what, size);
+}
+
+static tpv_status_t check_experts(const tpv_plan_options_t *options) {
+    TPV_TRY(check_rank("ep", options->ep_rank, options->ep_size));
+    return check_rank("expert_tp", options->expert_tp_rank, options->expert_tp_size);
+}
+
 static tpv_status_t plan(const tpv_artifact_t *artifact, const tpv_plan_options_t *options, question_t *question,
                          tpv_view_t **view) {
     *view = NULL;
@@ -334,6 +375,7 @@ static tpv_status_t plan(const tpv_artifact_t *artifact, const tpv_plan_options_
     if (options->tp_rank >= options->tp_size)
         return tpv_error_set(TPV_ERR_ARGUMENT, "tp_rank %u is out of range: expected less than tp_size %u",
                              options->tp_rank, options->tp_size);
+    TPV_TRY(check_experts(options));
     bool is_spec = false;
     if (options->plan) {
         tpv_json_text_t text = {options->plan, options->plan_length};

@@ -35,7 +35,8 @@ typedef struct tpv_cutter {
     const tpv_model_config_t *config;
     tpv_rules_t *rules;
     const tpv_quant_config_t *quant;
-    tpv_left_whole_t *whole; /* counted here; NULL: not */
+    tpv_left_whole_t *whole;     /* counted here; NULL: not */
+    struct tpv_experts *experts; /* which of them the rank has, and for how many ranks they are cut */
     uint64_t tp_size, tp_rank;
 } tpv_cutter_t;
 

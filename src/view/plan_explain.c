@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "view/plan_experts.h"
 #include "view/plan_near.h"
 
 typedef unsigned long long ull;
@@ -83,7 +84,11 @@ static void say_shares(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, c
 
 static void say_why(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,
                     const tpv_cut_t *cut, text_t *text) {
-    if (cutter->tp_size == 1) {
+    if (cut->told) {
+        say(text, "it tells the shape of the rank's part of the weight");
+    } else if (cutter->tp_size == 1 && cutter->experts->tp_size > 1) {
+        say(text, "experts are whole");
+    } else if (cutter->tp_size == 1) {
         say(text, "with tp_size 1 every tensor is whole");
     } else if (cut->left_whole) {
         say(text, "\"%s\" would cut it, but %s", rule->word, cutter->whole->reason);
@@ -183,8 +188,14 @@ static tpv_status_t explain_tensor(const tpv_artifact_t *artifact, const tpv_cut
         tpv_left_whole_t left_whole = {0};
         tpv_cutter_t own = *cutter; /* what the plan has counted stays as it is */
         own.whole = &left_whole;
+        tpv_expert_part_t part;
         TPV_TRY(tpv_rules_find(own.rules, tensor->name, &rule));
-        if (rule) TPV_TRY(tpv_cut_tensor(&own, tensor, rule, &cut));
+        TPV_TRY(tpv_experts_turn(&own, tensor, &part));
+        if (part.expert && own.experts->size > 1)
+            say(&why, "group %llu of %llu has experts [%llu, %llu): ", (ull)own.experts->rank, (ull)own.experts->size,
+                (ull)part.start, (ull)(part.start + part.count));
+        bool divided = part.stacked && rule && rule->kind == TPV_CUT_FIRST; /* which is what the rule asks for */
+        if (rule && !divided) TPV_TRY(tpv_cut_tensor(&own, tensor, rule, &cut));
         say_why(&own, tensor, rule, &cut, &why);
     }
     json_t *axis = cut.axis < 0 ? json_null() : json_integer(cut.axis);
@@ -216,7 +227,7 @@ static tpv_status_t explain_output(const tpv_artifact_t *artifact, const tpv_cut
     tpv_status_t status = TPV_OK;
     for (size_t i = 0; i < output->piece_count && status == TPV_OK; i++) {
         uint32_t tensor = output->pieces[i].tensor;
-        if (tensor == TPV_PIECE_ZERO || seen[tensor]) continue;
+        if (!tpv_piece_copies(tensor) || seen[tensor]) continue;
         seen[tensor] = true;
         status = explain_tensor(artifact, cutter, spec, tensor, list);
     }

@@ -16,7 +16,7 @@ typedef struct {
 
 /* The least number of characters to insert, drop or change; FAR when that is more than `most`. */
 static uint32_t edits(const char *a, const char *b, uint32_t most) {
-    static _Thread_local uint32_t row[TPV_MAX_NAME + 1];
+    uint32_t row[TPV_MAX_NAME + 1]; /* not thread-local: a library that is loaded late has little room for such */
     size_t rows = strlen(a), columns = strlen(b);
     if (columns > TPV_MAX_NAME || rows > columns + most || columns > rows + most) return FAR;
     for (size_t j = 0; j <= columns; j++)

@@ -68,6 +68,22 @@ def test_fused_plan_has_the_same_bytes(sparse, plan):
     assert fused["view_id"] != whole["view_id"]
 
 
+def test_groups_of_experts(tiny, plan, tpview, tmp_path):
+    """Four experts for three groups: two, one and one. Each plan has an id of its own."""
+    folder = tiny("qwen3_moe")
+    whole = plan(folder, 2, 1, "--expert-tp-size", 1, "--expert-tp-rank", 0)
+    parts = [plan(folder, 2, 1, "--ep-size", 3, "--ep-rank", group) for group in range(3)]
+    names = [{output["name"] for output in part["outputs"]} for part in parts]
+    held = [sorted({name.split(".experts.")[1].split(".")[0] for name in part if ".experts." in name}) for part in names]
+    assert held == [["0", "1"], ["2"], ["3"]]
+    assert set.union(*names) == {output["name"] for output in whole["outputs"]}
+    assert len({part["view_id"] for part in (whole, *parts)}) == 4
+    none = plan(folder, 2, 1, "--ep-size", 5, "--ep-rank", 4)
+    assert not [output for output in none["outputs"] if ".experts." in output["name"]]
+    done = tpview("plan", "--checkpoint", tiny("qwen3"), "--tp-size", 2, "--tp-rank", 0, "--ep-size", 2, "--ep-rank", 0)
+    assert done.returncode == 1 and "no experts" in done.stderr
+
+
 def test_fp8_plan_refuses_to_cut_a_block(sparse, plan, tpview):
     """17408 / 128 = 136 blocks: 17 for each of 8 ranks, 8.5 for 16 (and 40 heads do not divide)."""
     assert plan(sparse("qwen3-14b-fp8"), 8)["tensors"] == 723

@@ -65,6 +65,27 @@ def test_what_is_whole_says_why(facts, explain, tmp_path):
     assert unmatched["rule"] is None and "no rule matches it" in unmatched["why"]
 
 
+def test_experts_of_a_group(tpview, tiny):
+    name = "model.layers.0.mlp.experts.3.down_proj.weight"
+
+    def tensor(group: int) -> dict:
+        done = tpview("plan", "--checkpoint", tiny("qwen3_moe"), "--tp-size", 2, "--tp-rank", 1, "--ep-size", 2, "--ep-rank",
+                      group, "--explain", name, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["tensors"][0]
+
+    assert tensor(1)["why"] == "group 1 of 2 has experts [2, 4): experts are whole"
+    assert [output["name"] for output in tensor(1)["outputs"]] == [name]
+    assert tensor(0)["outputs"] == []
+
+
+def test_an_output_of_a_number(facts, tmp_path):
+    view = tmp_path / "view.json"
+    view.write_text(json.dumps({"format": "tpview-view-1", "outputs": [
+        {"name": "o", "dtype": "I64", "shape": [1], "pieces": [{"number": 7, "sizes": [1]}]}]}))
+    assert facts("o", "--plan", view) == []
+
+
 def test_a_rule_of_transformers_and_an_explicit_view(facts, tpview, tiny, tmp_path):
     plan = tmp_path / "plan.json"
     plan.write_text('{"model.layers.*.self_attn.k_proj": "colwise"}')

@@ -148,6 +148,13 @@ def test_bad_destinations_and_numbers_are_refused_before_anything_is_asked_for(s
     for rank, size in ((2, 2), (-1, 2), (0, 0), (0, 1025), (1 << 32, 1 << 33)):
         with pytest.raises(tpview.UsageError):
             tpview.Layout.tp(rank, size)
+    for options in ({"ep_size": 0}, {"ep_rank": 1}, {"ep_size": 2, "ep_rank": 2}, {"expert_tp_size": 2},
+                    {"expert_tp_rank": 2, "expert_tp_size": 2}, {"ep_size": 1025}):
+        with pytest.raises(tpview.UsageError):
+            tpview.Layout.tp(0, 1, **options)
+    for options in ({"ep_size": 2, "ep_rank": 1}, {"ep_size": 2, "expert_tp_rank": 1, "expert_tp_size": 2}):
+        with pytest.raises(tpview.PlanError, match="no experts"):
+            source.plan("qwen3@1", tpview.Layout.tp(0, 1, **options))
     with pytest.raises(tpview.PlanError) as caught:
         source.plan("qwen3@1", tpview.Layout.tp(0, 3))
     assert caught.value.stage == "plan"

@@ -16,6 +16,8 @@ class Request:
     rank: int
     fuse: bool = False
     plan: str = "-"  # the family's own, or what --plan takes
+    experts: tuple[int, int] = (1, 0)  # groups of experts, and the rank's own
+    expert_ranks: tuple[int, int] = (0, 0)  # ranks that each expert is cut for, and which; 0: not told
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class View:
 
 def cut(build: Path, checkpoint: Path, requests: list[Request]) -> list[View | str]:
     """A view for each request, or the text of the error."""
-    lines = "".join(f"{request.size} {request.rank} {int(request.fuse)} {request.plan}\n" for request in requests)
+    lines = "".join(" ".join(map(str, (request.size, request.rank, int(request.fuse), *request.experts,
+                                       *request.expert_ranks, request.plan))) + "\n" for request in requests)
     done = subprocess.run([build / "tests" / "models" / "write_views", checkpoint], input=lines.encode(),
                           capture_output=True, timeout=LIMIT_S)
     if done.returncode:

@@ -1,8 +1,9 @@
 /*
  * Views of one checkpoint, cut in this process:  write_views CHECKPOINT <requests >answers
  *
- * A request is a line "TP_SIZE TP_RANK FUSE PLAN"; PLAN is what --plan takes, or "-" for the family's own. An answer
- * is a line "ok BYTES" and so many bytes, a safetensors file, or a line "error TEXT".
+ * A request is a line "TP_SIZE TP_RANK FUSE EP_SIZE EP_RANK EXPERT_TP_SIZE EXPERT_TP_RANK PLAN"; PLAN is what --plan
+ * takes, or "-" for the family's own. An answer is a line "ok BYTES" and so many bytes, a safetensors file, or a line
+ * "error TEXT".
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,8 +37,9 @@ static tpv_status_t carry_out(const tpv_artifact_t *artifact, char *request) {
     unsigned fuse;
     int plan_at = 0;
     request[strcspn(request, "\n")] = '\0';
-    if (sscanf(request, "%u %u %u %n", &options.tp_size, &options.tp_rank, &fuse, &plan_at) != 3 || !request[plan_at])
-        return tpv_error_set(TPV_ERR_ARGUMENT, "not a request: \"%s\"", request);
+    int fields = sscanf(request, "%u %u %u %u %u %u %u %n", &options.tp_size, &options.tp_rank, &fuse, &options.ep_size,
+                        &options.ep_rank, &options.expert_tp_size, &options.expert_tp_rank, &plan_at);
+    if (fields != 7 || !request[plan_at]) return tpv_error_set(TPV_ERR_ARGUMENT, "not a request: \"%s\"", request);
     options.fuse = fuse;
     char *plan = NULL;
     if (strcmp(request + plan_at, "-") != 0) {

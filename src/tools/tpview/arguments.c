@@ -17,6 +17,10 @@ enum {
     CHECKPOINT,
     TP_SIZE,
     TP_RANK,
+    EP_SIZE,
+    EP_RANK,
+    EXPERT_TP_SIZE,
+    EXPERT_TP_RANK,
     PLAN,
     FUSE,
     OUT,
@@ -52,6 +56,10 @@ static const struct option known[] = {
     [CHECKPOINT] = {"checkpoint", required_argument, NULL, CHECKPOINT},
     [TP_SIZE] = {"tp-size", required_argument, NULL, TP_SIZE},
     [TP_RANK] = {"tp-rank", required_argument, NULL, TP_RANK},
+    [EP_SIZE] = {"ep-size", required_argument, NULL, EP_SIZE},
+    [EP_RANK] = {"ep-rank", required_argument, NULL, EP_RANK},
+    [EXPERT_TP_SIZE] = {"expert-tp-size", required_argument, NULL, EXPERT_TP_SIZE},
+    [EXPERT_TP_RANK] = {"expert-tp-rank", required_argument, NULL, EXPERT_TP_RANK},
     [PLAN] = {"plan", required_argument, NULL, PLAN},
     [FUSE] = {"fuse", no_argument, NULL, FUSE},
     [OUT] = {"out", required_argument, NULL, OUT},
@@ -109,6 +117,24 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
         status = tpv_parse_int("--tp-rank", optarg, 0, TPV_MAX_TP_SIZE - 1, &number);
         a->options.tp_rank = (uint32_t)number;
         a->have_rank = true;
+        break;
+    case EP_SIZE:
+        status = tpv_parse_int("--ep-size", optarg, 1, TPV_MAX_TP_SIZE, &number);
+        a->options.ep_size = (uint32_t)number;
+        break;
+    case EP_RANK:
+        status = tpv_parse_int("--ep-rank", optarg, 0, TPV_MAX_TP_SIZE - 1, &number);
+        a->options.ep_rank = (uint32_t)number;
+        a->have_ep_rank = true;
+        break;
+    case EXPERT_TP_SIZE:
+        status = tpv_parse_int("--expert-tp-size", optarg, 1, TPV_MAX_TP_SIZE, &number);
+        a->options.expert_tp_size = (uint32_t)number;
+        break;
+    case EXPERT_TP_RANK:
+        status = tpv_parse_int("--expert-tp-rank", optarg, 0, TPV_MAX_TP_SIZE - 1, &number);
+        a->options.expert_tp_rank = (uint32_t)number;
+        a->have_expert_rank = true;
         break;
     case PLAN:
         a->plan_path = optarg;
@@ -261,6 +287,10 @@ tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
     if (arguments->options.tp_rank >= arguments->options.tp_size)
         return tpv_error_set(TPV_ERR_ARGUMENT, "tp_rank %u is not in a group of tp_size %u", arguments->options.tp_rank,
                              arguments->options.tp_size);
+    if ((arguments->options.ep_size > 0) != arguments->have_ep_rank)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--ep-size and --ep-rank go together");
+    if ((arguments->options.expert_tp_size > 0) != arguments->have_expert_rank)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "--expert-tp-size and --expert-tp-rank go together");
     TPV_TRY(judge_artifact(arguments));
     if (!arguments->plan_path) return TPV_OK;
     TPV_TRY(tpv_cli_read_plan(arguments->plan_path, &arguments->plan, &arguments->plan_length));

@@ -14,7 +14,8 @@ typedef struct tpv_arguments {
     char *token, *plan;
     size_t plan_length;
     tpv_plan_options_t options;
-    bool have_size, have_rank, null, json, no_digests, no_fallback, no_sync, shared, hold, repair, watch, families;
+    bool have_size, have_rank, have_ep_rank, have_expert_rank, null, json, no_digests, no_fallback, no_sync, shared,
+        hold, repair, watch, families;
     double deadline_s, ttl_s, watch_s;
     int64_t begin_ns; /* when the arguments were parsed: the deadline counts from here */
     uint32_t comms;

@@ -31,6 +31,10 @@ static const char help[] =
     "  --hold              keep the shared view in use until standard input ends or a signal comes\n"
     "  --plan FILE         TP rules or an explicit view spec as JSON (docs/views.md); hf:FILE: transformers' plan\n"
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n"
+    "  --ep-size N, --ep-rank R\n"
+    "                      the rank has the experts of group R of N, each whole\n"
+    "  --expert-tp-size N, --expert-tp-rank R\n"
+    "                      cut each expert for rank R of N (default: as all else, with --ep-size not at all)\n"
     "  --deadline SECONDS  for the whole fetch (default: none)\n"
     "  --comms K           comms to deal the chunks over, 1 to 64 (default: TPVIEW_COMMS)\n"
     "  --chunk BYTES       take no longer chunks, 4K to 64M (default: TPVIEW_CHUNK_BYTES)\n"
@@ -242,9 +246,9 @@ static tpv_status_t fetch(tpv_arguments_t *arguments) {
 int tpv_command_fetch(int argc, char **argv) {
     tpv_arguments_t arguments;
     int code = tpv_arguments_parse(&arguments, argc, argv,
-                                   TPV_OPTIONS_CONNECTION
-                                   " artifact tp-size tp-rank plan fuse out null net deadline comms chunk "
-                                   "no-digests no-fallback no-sync workers shared ttl hold json",
+                                   TPV_OPTIONS_CONNECTION " artifact tp-size tp-rank ep-size ep-rank expert-tp-size "
+                                                          "expert-tp-rank plan fuse out null net deadline comms chunk "
+                                                          "no-digests no-fallback no-sync workers shared ttl hold json",
                                    NULL, help);
     if (code < 0) {
         tpv_status_t status = fetch(&arguments);

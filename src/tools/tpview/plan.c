@@ -16,6 +16,10 @@ static const char help[] =
     "  --plan hf:FILE      transformers' own base_model_tp_plan or tp_plan as JSON, cut as transformers does\n"
     "  --explain NAME      of one tensor of the checkpoint, or output of the view: by which rule it is cut, why,\n"
     "                      from where to where\n"
+    "  --ep-size N, --ep-rank R\n"
+    "                      the rank has the experts of group R of N, each whole\n"
+    "  --expert-tp-size N, --expert-tp-rank R\n"
+    "                      cut each expert for rank R of N (default: as all else, with --ep-size not at all)\n"
     "  --families          list the built-in plans and the model_types that each is for\n"
     "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n" TPV_HELP_CONNECTION
     "  --deadline SECONDS  give up on the service after that (default: none)\n"
@@ -64,6 +68,8 @@ static void print_table(const tpv_arguments_t *arguments, const tpv_view_t *view
     const char *name, *target;
     for (size_t i = 0; tpv_view_alias(view, i, &name, &target); i++)
         printf("%-72s = %s\n", tpv_cli_text(name), tpv_cli_text(target));
+    if (arguments->options.ep_size > 1)
+        printf("experts of group %u of %u\n", arguments->options.ep_rank, arguments->options.ep_size);
     printf("rank %u of %u: %llu tensors, %llu bytes (%.3f GiB), %llu records, %llu runs, view_id %s\n",
            arguments->options.tp_rank, arguments->options.tp_size, (unsigned long long)stats.outputs,
            (unsigned long long)stats.bytes, (double)stats.bytes / (double)(1 << 30), (unsigned long long)stats.records,
@@ -112,7 +118,8 @@ int tpv_command_plan(int argc, char **argv) {
     tpv_arguments_t arguments;
     int code = tpv_arguments_parse(&arguments, argc, argv,
                                    TPV_OPTIONS_CONNECTION
-                                   " checkpoint artifact tp-size tp-rank plan fuse explain families deadline json",
+                                   " checkpoint artifact tp-size tp-rank ep-size ep-rank expert-tp-size expert-tp-rank "
+                                   "plan fuse explain families deadline json",
                                    NULL, help);
     if (code < 0) {
         tpv_status_t status = plan(&arguments);

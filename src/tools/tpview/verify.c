@@ -5,6 +5,7 @@
 #include "tools/tpview/command.h"
 
 static const char help[] = "Usage: tpview verify --checkpoint DIR --tp-size N --tp-rank R [--plan FILE] [--fuse]\n"
+                           "                     [--ep-size N --ep-rank R] [--expert-tp-size N --expert-tp-rank R]\n"
                            "                     [--json] FILE.safetensors\n"
                            "\n"
                            "Cut rank R's view of the checkpoint here and compare it with FILE: names, dtypes, shapes\n"
@@ -41,8 +42,10 @@ static tpv_status_t verify(tpv_arguments_t *arguments, const char *path) {
 
 int tpv_command_verify(int argc, char **argv) {
     tpv_arguments_t arguments;
-    int code = tpv_arguments_parse(&arguments, argc, argv, "checkpoint tp-size tp-rank plan fuse json",
-                                   "FILE.safetensors behind the options", help);
+    int code =
+        tpv_arguments_parse(&arguments, argc, argv,
+                            "checkpoint tp-size tp-rank ep-size ep-rank expert-tp-size expert-tp-rank plan fuse json",
+                            "FILE.safetensors behind the options", help);
     if (code < 0) {
         tpv_status_t status = verify(&arguments, argv[arguments.first]);
         code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
