@@ -91,21 +91,6 @@ static tpv_status_t add_single(planner_t *planner, uint32_t index, const tpv_rul
     return add_slice(planner, index, &cut, cut.axis < 0 ? 0 : cut.axis, &position);
 }
 
-/* Can this part stand below the first one? */
-static tpv_status_t check_part(const tpv_fuse_t *fuse, const tpv_tensor_t *first, const tpv_tensor_t *part,
-                               const tpv_cut_t *cut) {
-    if (part->dtype != first->dtype)
-        return tpv_error_set(TPV_ERR_PLAN, "%s: cannot be fused into %s: it is %s, %s is %s", part->name, fuse->name,
-                             tpv_dtype_name(part->dtype), first->name, tpv_dtype_name(first->dtype));
-    bool same = part->dims == first->dims;
-    for (uint32_t i = 1; same && i < part->dims; i++)
-        same = part->shape[i] == first->shape[i];
-    if (!same || cut->axis > 0 || cut->pad > 0)
-        return tpv_error_set(TPV_ERR_PLAN, "%s: cannot be fused into %s: its rows do not go with those of %s",
-                             part->name, fuse->name, first->name);
-    return TPV_OK;
-}
-
 static tpv_status_t add_fused(planner_t *planner, uint32_t first_index, const tpv_fuse_t *fuse) {
     const tpv_artifact_t *artifact = planner->cutter.artifact;
     uint32_t index[TPV_MAX_FUSE_PARTS] = {first_index};
@@ -119,7 +104,6 @@ static tpv_status_t add_fused(planner_t *planner, uint32_t first_index, const tp
         const tpv_rule_t *rule;
         TPV_TRY(tpv_rules_find(planner->cutter.rules, tensor->name, &rule));
         TPV_TRY(tpv_cut_tensor(&planner->cutter, tensor, rule, &cut[p]));
-        TPV_TRY(check_part(fuse, first, tensor, &cut[p]));
         rows += cut[p].axis == 0 ? tpv_cut_extent(&cut[p]) : tensor->dims > 0 ? tensor->shape[0] : 1;
     }
     uint64_t shape[TPV_MAX_DIMS] = {0}, position = 0;

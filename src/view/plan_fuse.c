@@ -54,6 +54,25 @@ bool tpv_fuse_of(const char *tensor, tpv_fuse_t *fuse) {
     return false;
 }
 
+/* Scales of the key and value cache are named after a projection, but are no part of it. */
+static bool is_of_the_cache(const char *name) {
+    return strcmp(name, "k_scale") == 0 || strcmp(name, "v_scale") == 0 || strcmp(name, "q_scale") == 0;
+}
+
+/* Why the tensor cannot stand below the same parameter of the first projection, or NULL. */
+static const char *check_alike(const tpv_artifact_t *artifact, const tpv_fuse_t *fuse, const tpv_tensor_t *tensor) {
+    char name[sizeof fuse->part[0]];
+    const char *dot = strrchr(fuse->part[0], '.');
+    snprintf(name, sizeof name, "%.*s%s", (int)(dot - fuse->part[0]), fuse->part[0], strrchr(tensor->name, '.'));
+    const tpv_tensor_t *first = tpv_artifact_find(artifact, name);
+    if (!first) return NULL;
+    if (first->dtype != tensor->dtype) return "its projections have several dtypes";
+    if (first->dims != tensor->dims) return "the parameters of its projections have several shapes";
+    for (uint32_t i = 1; i < first->dims; i++)
+        if (first->shape[i] != tensor->shape[i]) return "the parameters of its projections have several shapes";
+    return NULL;
+}
+
 /* Why a tensor cannot be part of a fused one, or NULL. */
 static tpv_status_t check_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, bool last,
                                  const char **reason) {
@@ -67,6 +86,8 @@ static tpv_status_t check_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t 
     TPV_TRY(tpv_cut_tensor(cutter, tensor, rule, &cut));
     *reason = "not all of its projections can be cut";
     if (cut.left_whole) return TPV_OK;
+    *reason = "its projections are no matrices";
+    if (cut.axis > 0 || cut.pad > 0) return TPV_OK;
     *reason = "rows of a projection end inside of a quantisation block";
     if (!last && cut.partial_block) return TPV_OK;
     *reason = NULL;
@@ -82,6 +103,9 @@ tpv_status_t tpv_fuse_possible(const tpv_cutter_t *cutter, const tpv_fuse_t *fus
         for (at = first; at < count; at++) {
             const tpv_tensor_t *tensor = tpv_artifact_tensor(artifact, at);
             if (strncmp(tensor->name, fuse->part[p], length) != 0) break;
+            if (is_of_the_cache(tensor->name + length)) continue;
+            *reason = check_alike(artifact, fuse, tensor);
+            if (*reason) return TPV_OK;
             TPV_TRY(check_tensor(cutter, tensor, p + 1 == fuse->parts, reason));
             if (*reason) return TPV_OK;
         }

@@ -2,7 +2,7 @@
 
 A file's first line tells the model type and the checkpoints; each further line a pattern of names (`*` stands for a
 number) and how a rank's part is cut: `whole`, `rows`, `columns`, `vocabulary` (rows, padded), `… halves` (gate and up in
-one tensor), `… parts` (several unequal ones).
+one tensor), `… parts` (several unequal ones). Of a quantised module's parameters it is told how their weight is cut.
 """
 
 import json
@@ -54,7 +54,7 @@ class Plan:
 
     def _match(self, patterns, name: str) -> str | None:
         """The pattern of the full name, else of the module, with or without one of the prefixes."""
-        for subject in (name, name.rpartition(".")[0]):
+        for subject in (name, name.partition(".weight.")[0] if ".weight." in name else name.rpartition(".")[0]):
             bare = [subject] + [subject.removeprefix(prefix) for prefix in self.prefixes if subject.startswith(prefix)]
             for pattern in patterns:
                 if any(_regex(pattern).fullmatch(form) for form in bare):

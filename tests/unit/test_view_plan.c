@@ -311,11 +311,31 @@ static void fusing_needs_all_parts_alike(void **state) {
     test_index_begin(&index);
     test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4), "k_proj.weight");
     test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 6), "q_proj.weight");
-    test_index_add(&index, TPV_DTYPE_F16, TEST_SHAPE(8, 4), "v_proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4), "v_proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4), "gate_proj.weight");
+    test_index_add(&index, TPV_DTYPE_F8_E4M3, TEST_SHAPE(8, 4), "up_proj.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SCALAR, "up_proj.weight_scale");
     artifact = test_index_finish(&index, NULL);
-    const char *plan = "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"*\":\"colwise\"}}";
-    plan_refused(artifact, (tpv_plan_options_t){.tp_size = 2, .fuse = true, .plan = plan}, TPV_ERR_PLAN,
-                 "k_proj.weight: cannot be fused into qkv_proj.weight: its rows do not go with those of q_proj.weight");
+    const char *plan = "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"*\":\"colwise\"},\"heads\":{\"*\":{\"count\":0}}}";
+    tpv_view_t *view = plan_with(artifact, plan, 2, 1, true);
+    assert_int_equal(tpv_view_output_count(view), 6);
+    shape_is(view, "q_proj.weight", 2, 4, 6, 0);
+    shape_is(view, "gate_proj.weight", 2, 4, 4, 0);
+    tpv_view_free(view);
+    tpv_artifact_close(artifact);
+    /* Scales of the key and value cache are no part of what is fused. */
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SCALAR, "k_proj.k_scale");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(4, 4), "k_proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 4), "q_proj.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SCALAR, "v_proj.v_scale");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(4, 4), "v_proj.weight");
+    artifact = test_index_finish(&index, NULL);
+    view = plan_with(artifact, plan, 2, 1, true);
+    assert_int_equal(tpv_view_output_count(view), 3);
+    shape_is(view, "qkv_proj.weight", 2, 8, 4, 0);
+    assert_int_equal(test_output(view, "k_proj.k_scale")->dims, 0);
+    tpv_view_free(view);
     tpv_artifact_close(artifact);
 }
 
