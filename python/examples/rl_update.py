@@ -3,8 +3,8 @@
     tpviewd m@1=DIR --unix /tmp/tpviewd.sock &
     python rl_update.py unix:/tmp/tpviewd.sock m DIR --folder /tmp/versions --versions 10 --groups 2 --tp 2
 
-The trainer (this process) writes each version below --folder and has the service offer it. A rank fetches the next version
-on a thread of its own while its model goes on generating, and installs it between two tokens: all ranks of a group at the
+The trainer (this process) has the service offer each version from its memory. A rank fetches the next version on a thread
+of its own while its model goes on generating, and installs it between two tokens: all ranks of a group at the
 same one, whole and verified, or none.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import tpview.torch
 import tpview.transformers
 from transformers import AutoModelForCausalLM, DistributedConfig
 
@@ -100,9 +101,10 @@ def train(options: argparse.Namespace, alive) -> None:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(torch.randn_like(parameter), alpha=0.01)
-            folder = Path(options.folder) / str(version)
-            model.save_pretrained(folder)
-            source.publish(f"{options.artifact}@{version}", folder, timeout=LIMIT_S)
+            model.save_pretrained(Path(options.folder) / str(version))  # for check() alone
+            tpview.torch.publish_state_dict(source, f"{options.artifact}@{version}", model.state_dict(), timeout=LIMIT_S)
+            if version > 2:
+                source.retire(f"{options.artifact}@{version - 2}")  # its memory is free once nobody fetches it
             print(f"trainer: {options.artifact}@{version}", flush=True)
             until = time.monotonic() + options.pause
             while time.monotonic() < until and alive():
@@ -111,10 +113,10 @@ def train(options: argparse.Namespace, alive) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help='"unix:PATH"; over TCP publishing needs an admin token (TPVIEW_TOKEN_FILE)')
+    parser.add_argument("source", help='"unix:PATH" of a service on this host')
     parser.add_argument("artifact", help="NAME, of which version 1 is on offer")
     parser.add_argument("config", help="the folder of version 1")
-    parser.add_argument("--folder", required=True, help="where versions are written; the service must see it too")
+    parser.add_argument("--folder", required=True, help="where versions are written as well, for the ranks to compare with")
     parser.add_argument("--versions", type=int, default=10)
     parser.add_argument("--groups", type=int, default=2)
     parser.add_argument("--tp", type=int, default=2)

@@ -1,5 +1,6 @@
 """The PyTorch side of the Python package: tensors, recorded slices, loading and updating in a group of ranks."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from tpview.manifest import TensorInfo
 torch = pytest.importorskip("torch")
 
 import tpview.torch  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -260,6 +261,54 @@ def test_models_that_do_not_fit_are_refused_and_stay_as_they_were(source, tiny):
         assert not any(tensor.any() for tensor in wrong.values())
     with pytest.raises(tpview.NotFoundError):
         tpview.torch.update_weight_remote(fits, source, "qwen3", version=9)
+
+
+def test_a_trainers_tensors_are_offered_from_its_memory(source):
+    """As they were when it was published, though they change at once; of dtypes of 1 to 8 bytes, strided and tied."""
+    torch.manual_seed(1)
+    block = torch.randn(6, 10)
+    state = {"f8": torch.randn(3).to(torch.float8_e4m3fn), "bf16": torch.randn(5, 7).to(torch.bfloat16),
+             "odd": torch.arange(3, dtype=torch.uint8), "i64": torch.arange(4), "strided": block.t()[::2], "none": torch.empty(0, 4),
+             "scalar": torch.tensor(2.5)}
+    wanted = {name: tensor.clone() for name, tensor in state.items()}
+    state["tied"] = state["bf16"]
+    identity = tpview.torch.publish_state_dict(source, "trained@1", state)
+    block.zero_()
+    assert identity == source.manifest("trained@1").artifact_id
+    loaded = {name: torch.zeros_like(tensor) for name, tensor in wanted.items()}
+    tpview.torch.load_weight_remote(loaded, source, "trained@1", layout=tpview.Layout.slices([
+        (name, info.dtype, info.shape, [tpview.Slice(name, info.shape)]) for name, info in source.manifest("trained@1").items()]))
+    for name, tensor in wanted.items():
+        ours, theirs = (value.contiguous().flatten().view(torch.uint8) for value in (loaded[name], tensor))
+        assert torch.equal(ours, theirs), name
+    with pytest.raises(tpview.UsageError):
+        tpview.torch.publish_state_dict(source, "trained@1", state)
+    with pytest.raises(tpview.UsageError):
+        tpview.torch.publish_state_dict(source, "trained@2", {})
+    source.retire("trained@1")
+
+
+def test_publishing_leaves_no_descriptor_and_a_service_that_sees_another_process_is_told(source, monkeypatch, tmp_path):
+    def kept() -> list:
+        links = []
+        for entry in os.scandir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                links.append(os.readlink(entry.path))
+        return [link for link in links if "memfd:tpview" in link]
+
+    tensors = {"a": torch.arange(4)}
+    tpview.torch.publish_state_dict(source, "trained@1", tensors)
+    assert not kept()
+    # As if the service's process of that number were another one, with a checkpoint of its own at that descriptor.
+    publish = source.publish
+    other = tmp_path / "model.safetensors"
+    save_file({"b": torch.arange(4)}, other)
+    monkeypatch.setattr(source, "publish", lambda label, path, **options: publish(label, other, **options))
+    with pytest.raises(tpview.PeerLost, match="pid namespace"):
+        tpview.torch.publish_state_dict(source, "trained@2", tensors)
+    with pytest.raises(tpview.NotFoundError):
+        source.manifest("trained@2")
+    assert not kept()
 
 
 RANK = textwrap.dedent("""

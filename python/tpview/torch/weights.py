@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 
@@ -122,9 +122,10 @@ def _load(model, source, artifact, version, group, layout, load_weights, recorde
     stages.timed("agree", lambda: same("artifact and plan", _identity(manifest, layout, size), group))
 
     try:
-        memory, fetched = _destination(prepared, staging)
+        memory, values = _destination(prepared, staging)
         with source.fetch(prepared.plan, into=memory, deadline=deadline) as job:
             result = stages.timed("fetch", job.wait)
+        fetched = values()
     except Exception as caught:
         error = caught
     stages.timed("agree", lambda: agree(error, group))
@@ -144,16 +145,16 @@ def log_loaded(loaded: Loaded, source: Source, rank: int, size: int) -> None:
              result.export, result.wire_bytes / result.needed_bytes if result.needed_bytes else 1.0, len(loaded.whole))
 
 
-def _destination(prepared: _Prepared, staging: str) -> tuple:
-    """(what to fetch into, the outputs and aliases as tensors, to be read once the fetch has ended)."""
+def _destination(prepared: _Prepared, staging: str) -> Tuple[Any, Callable[[], Mapping[str, torch.Tensor]]]:
+    """(what to fetch into, what gives the outputs and aliases as tensors once the fetch has ended)."""
     plan = prepared.plan
     if staging == "host":
         memory = empty(plan)
-        return memory, tensors(plan, memory)
+        return memory, lambda: tensors(plan, memory)  # not before: some are copies
     places = _in_place(prepared.places)
     into = {name: places[name] if name in places else torch.empty(output.shape, dtype=dtype_of(output.dtype, name))
             for name, output in plan.outputs.items()}
-    return into, {**into, **{name: into[target] for name, target in plan.aliases.items()}}
+    return into, lambda: {**into, **{name: into[target] for name, target in plan.aliases.items()}}
 
 
 def _extent(tensor: torch.Tensor) -> tuple:
