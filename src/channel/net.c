@@ -1,4 +1,4 @@
-#include "channel/net.h"
+#include "channel/registration.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -102,6 +102,8 @@ static tpv_status_t bind_newest(tpv_net_t *net, const char *name) {
 }
 
 static tpv_status_t start(tpv_net_t *net) {
+    net->registry = tpv_net_registry_open();
+    if (!net->registry) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a net");
     TPV_TRY(tpv_net_check(net, net->abi.init(&net->abi, &net->ctx, plugin_log), "init"));
     int devices = 0;
     tpv_status_t status = tpv_net_check(net, net->abi.devices(&devices), "devices");
@@ -138,6 +140,7 @@ static tpv_status_t open_one(const char *name, tpv_net_t **net) {
 fail_close:
     dlclose(n->library);
 fail:
+    tpv_net_registry_close(n->registry);
     free(n);
     return status;
 }
@@ -154,11 +157,13 @@ tpv_status_t tpv_net_open_table(void *library, const void *vtable, int version, 
     n->library = library;
     known->bind(vtable, &n->abi);
     tpv_status_t status = start(n);
-    if (status != TPV_OK)
+    if (status != TPV_OK) {
+        tpv_net_registry_close(n->registry);
         free(n);
-    else
-        *net = n;
-    return status;
+        return status;
+    }
+    *net = n;
+    return TPV_OK;
 }
 
 tpv_status_t tpv_net_open(const char *name, tpv_net_t **net) {
@@ -178,5 +183,6 @@ void tpv_net_close(tpv_net_t *net) {
     if (!net) return;
     net->abi.finalize(&net->abi, net->ctx);
     dlclose(net->library);
+    tpv_net_registry_close(net->registry);
     free(net);
 }

@@ -5,6 +5,8 @@
 #include "channel/net_abi.h"
 #include "tpview/status.h"
 
+typedef struct tpv_net_registry tpv_net_registry_t;
+
 /* Read-only once opened; the plugin's own rules say that different comms may be used by different threads. */
 typedef struct tpv_net {
     tpv_net_abi_t abi;
@@ -12,6 +14,7 @@ typedef struct tpv_net {
     void *ctx;
     int device; /* the one that comms are made on */
     tpv_net_device_t properties;
+    tpv_net_registry_t *registry; /* registration.h; under its own mutex */
 } tpv_net_t;
 
 /*

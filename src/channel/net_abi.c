@@ -92,4 +92,5 @@ void tpv_net_device_set(tpv_net_device_t *device, const char *name, int speed, i
     device->pointer_support = pointer_support;
     device->max_receives = max_receives;
     device->max_message = max_message;
+    device->registers_for_device = false;
 }

@@ -5,14 +5,17 @@
 #ifndef CHANNEL_NET_ABI_H
 #define CHANNEL_NET_ABI_H
 
+#include <stdbool.h>
+
 #include "ncclnet/common.h"
 
 typedef struct tpv_net_device {
     char name[64];
     int speed; /* Mb/s */
     int pointer_support;
-    int max_receives;   /* of one irecv */
-    size_t max_message; /* longest single message */
+    int max_receives;          /* of one irecv */
+    bool registers_for_device; /* regIsGlobal: memory is registered for the device, not for one comm */
+    size_t max_message;        /* longest single message */
 } tpv_net_device_t;
 
 typedef struct tpv_net_abi tpv_net_abi_t;
@@ -98,7 +101,7 @@ void tpv_net_abi_v12(const void *vtable, tpv_net_abi_t *abi);
     .test = (net)->test, .closeSend = (net)->closeSend, .closeRecv = (net)->closeRecv,                                 \
     .closeListen = (net)->closeListen
 
-/* What versions without a limit and a size of groups of their own have in `properties`. */
+/* What `properties` tells, with registrations that hold for one comm only. */
 void tpv_net_device_set(tpv_net_device_t *device, const char *name, int speed, int pointer_support, int max_receives,
                         size_t max_message);
 

@@ -13,6 +13,7 @@ static ncclResult_t properties(const tpv_net_abi_t *abi, int dev, tpv_net_device
     ncclResult_t result = ((const ncclNet_v12_t *)abi->vtable)->getProperties(dev, &props);
     if (result != ncclSuccess) return result;
     tpv_net_device_set(device, props.name, props.speed, props.ptrSupport, props.maxRecvs, props.maxP2pBytes);
+    device->registers_for_device = props.regIsGlobal != 0;
     return ncclSuccess;
 }
 

@@ -42,7 +42,7 @@ typedef struct tpv_stream_counts {
     uint64_t wire;   /* bytes of all finished messages */
 } tpv_stream_counts_t;
 
-/* Memory of this process, registered with the plugin once for each comm. */
+/* Memory of this process that is registered with the plugin when the first message of a comm lies in it. */
 typedef struct tpv_region {
     const void *base;
     size_t bytes;
@@ -94,13 +94,18 @@ typedef struct tpv_chunks {
     tpv_status_t (*get)(void *user, uint32_t slot, uint64_t chunk, const void **data, uint64_t *digest);
     /* The slot's chunk is sent. */
     void (*release)(void *user, uint32_t slot);
+    /* The plugin does not take the memory of region `region`, where the slot's chunk lies (the message has its reason).
+     * TPV_OK: the slot is released, its chunk is asked for again, and nothing is given in that region any more.
+     * Anything else ends the fetch. */
+    tpv_status_t (*refused)(void *user, uint32_t slot, size_t region);
     uint32_t window; /* chunks that may be asked for ahead on each comm: 1 to TPV_STREAM_WINDOW */
 } tpv_chunks_t;
 
 typedef struct tpv_sender tpv_sender_t;
 
-/* Nothing is sent yet. `handles` are stream->comms handles of NCCL_NET_HANDLE_MAXSIZE bytes; `regions` are copied and
- * what they name stays valid until close. TPV_ERR_NO_MEMORY. */
+/* Nothing is sent yet. `handles` are stream->comms handles of NCCL_NET_HANDLE_MAXSIZE bytes. `regions`, and what they
+ * name, stay valid until close; one that is empty may become a region before tpv_chunks_t.get gives anything in it.
+ * TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_sender_open(const tpv_net_t *net, const tpv_stream_t *stream, const void *handles,
                              const tpv_region_t *regions, size_t region_count, const tpv_chunks_t *chunks,
                              tpv_sender_t **sender);

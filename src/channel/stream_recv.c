@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "channel/registration.h"
 #include "channel/selection.h"
 #include "channel/wire.h"
 
@@ -20,8 +21,7 @@ typedef enum { LISTENING, GREETING, STREAMING, FINISHED } lane_state_t;
 typedef struct {
     lane_state_t state;
     void *listen, *comm;
-    void *direct_handle, *ring_handle, *control_handle; /* registrations with comm */
-    bool direct_registered, ring_registered, control_registered;
+    tpv_registration_t direct, ring, control_registration; /* with comm */
     void *greeting_request;
     uint64_t next; /* which of the selected chunks to post next */
     unsigned head, count;
@@ -45,14 +45,12 @@ struct tpv_receiver {
 };
 
 static void lane_close_comm(tpv_receiver_t *receiver, lane_t *lane) {
-    const tpv_net_abi_t *abi = &receiver->net->abi;
     if (!lane->comm) return;
-    if (lane->direct_registered) abi->deregMr(lane->comm, lane->direct_handle);
-    if (lane->ring_registered) abi->deregMr(lane->comm, lane->ring_handle);
-    if (lane->control_registered) abi->deregMr(lane->comm, lane->control_handle);
-    abi->closeRecv(lane->comm);
+    tpv_net_deregister(receiver->net, lane->comm, &lane->direct);
+    tpv_net_deregister(receiver->net, lane->comm, &lane->ring);
+    tpv_net_deregister(receiver->net, lane->comm, &lane->control_registration);
+    receiver->net->abi.closeRecv(lane->comm);
     lane->comm = NULL;
-    lane->direct_registered = lane->ring_registered = lane->control_registered = false;
     lane->greeting_request = NULL;
 }
 
@@ -125,11 +123,7 @@ static tpv_status_t lane_accept(tpv_receiver_t *receiver, lane_t *lane, bool *mo
     TPV_TRY(tpv_net_check(net, net->abi.accept(&net->abi, lane->listen, &lane->comm), "accept"));
     if (!lane->comm) return TPV_OK;
     *moved = true;
-    TPV_TRY(tpv_net_check(net,
-                          net->abi.regMr(&net->abi, lane->comm, &lane->control, sizeof lane->control, NCCL_PTR_HOST,
-                                         &lane->control_handle),
-                          "register memory"));
-    lane->control_registered = true;
+    TPV_TRY(tpv_net_register(net, lane->comm, &lane->control, sizeof lane->control, &lane->control_registration));
     lane->state = GREETING;
     return TPV_OK;
 }
@@ -152,11 +146,9 @@ static tpv_status_t begin(tpv_receiver_t *receiver, uint32_t chunk_bytes) {
     return receiver->landing.begin(receiver->landing.user, chunk_bytes);
 }
 
-static tpv_status_t register_region(tpv_receiver_t *receiver, lane_t *lane, tpv_region_t region, void **handle) {
-    const tpv_net_t *net = receiver->net;
-    return tpv_net_check(
-        net, net->abi.regMr(&net->abi, lane->comm, (void *)(uintptr_t)region.base, region.bytes, NCCL_PTR_HOST, handle),
-        "register memory");
+static tpv_status_t register_region(tpv_receiver_t *receiver, lane_t *lane, tpv_region_t region,
+                                    tpv_registration_t *registration) {
+    return tpv_net_register(receiver->net, lane->comm, region.base, region.bytes, registration);
 }
 
 /* Whoever connects must show the fetch's id first; anybody else is dropped and the rightful source awaited further. */
@@ -164,8 +156,8 @@ static tpv_status_t lane_greet(tpv_receiver_t *receiver, lane_t *lane, bool *mov
     tpv_status_t status = TPV_OK;
     int size = 0;
     if (!lane->greeting_request)
-        status = post(receiver, lane, &lane->control.greeting, sizeof lane->control.greeting, lane->control_handle,
-                      &lane->greeting_request);
+        status = post(receiver, lane, &lane->control.greeting, sizeof lane->control.greeting,
+                      lane->control_registration.handle, &lane->greeting_request);
     if (status == TPV_OK && lane->greeting_request) {
         status = test(receiver, &lane->greeting_request, &size, moved);
         if (status == TPV_OK && lane->greeting_request) return TPV_OK;
@@ -184,8 +176,8 @@ static tpv_status_t lane_greet(tpv_receiver_t *receiver, lane_t *lane, bool *mov
     tpv_region_t direct = receiver->landing.direct;
     if (direct.bytes > 0) {
         /* Plugins that pin memory cannot take every kind of it. */
-        lane->direct_registered = register_region(receiver, lane, direct, &lane->direct_handle) == TPV_OK;
-        if (!lane->direct_registered) TPV_INFO("chunks go through the ring: %s", tpv_error_message());
+        if (register_region(receiver, lane, direct, &lane->direct) != TPV_OK)
+            TPV_INFO("chunks go through the ring: %s", tpv_error_message());
     }
     lane->state = STREAMING;
     return TPV_OK;
@@ -197,15 +189,13 @@ static bool is_in(tpv_region_t region, const void *data) {
 
 static tpv_status_t post_data(tpv_receiver_t *receiver, lane_t *lane, slot_t *slot) {
     const tpv_landing_t *landing = &receiver->landing;
-    if (!slot->data) slot->data = landing->place(landing->user, slot->chunk, lane->direct_registered);
+    if (!slot->data) slot->data = landing->place(landing->user, slot->chunk, lane->direct.held);
     if (!slot->data) return TPV_OK;
-    bool direct = lane->direct_registered && is_in(landing->direct, slot->data);
-    if (!direct && !lane->ring_registered) {
-        TPV_TRY(register_region(receiver, lane, landing->ring(landing->user), &lane->ring_handle));
-        lane->ring_registered = true;
-    }
+    bool direct = lane->direct.held && is_in(landing->direct, slot->data);
+    if (!direct && !lane->ring.held)
+        TPV_TRY(register_region(receiver, lane, landing->ring(landing->user), &lane->ring));
     return post(receiver, lane, slot->data, tpv_stream_chunk_length(&receiver->stream, slot->chunk),
-                direct ? lane->direct_handle : lane->ring_handle, &slot->data_request);
+                direct ? lane->direct.handle : lane->ring.handle, &slot->data_request);
 }
 
 /* Keep the window full of posted receives. */
@@ -225,8 +215,8 @@ static tpv_status_t lane_post(tpv_receiver_t *receiver, lane_t *lane, bool *move
             if (!slot->data_request) return TPV_OK;
             slot->data_posted = *moved = true;
         }
-        TPV_TRY(post(receiver, lane, &lane->control.trailers[last], sizeof(tpv_trailer_t), lane->control_handle,
-                     &slot->trailer_request));
+        TPV_TRY(post(receiver, lane, &lane->control.trailers[last], sizeof(tpv_trailer_t),
+                     lane->control_registration.handle, &slot->trailer_request));
         if (!slot->trailer_request) return TPV_OK;
         slot->trailer_posted = *moved = true;
     }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "channel/registration.h"
 #include "channel/selection.h"
 #include "channel/wire.h"
 
@@ -21,10 +22,9 @@ typedef enum { CONNECTING, GREETING, STREAMING, FINISHED } lane_state_t;
 typedef struct {
     lane_state_t state;
     void *comm;
-    void **region_handles;
-    size_t regions_registered;
-    void *control_handle;
-    bool control_registered, last_asked;
+    tpv_registration_t *registrations; /* one for each region */
+    tpv_registration_t control_registration;
+    bool last_asked;
     bool greeted; /* the plugin has sent the greeting: ours does once the receiver has accepted the comm */
     void *greeting_request;
     uint64_t next;                /* which of the selected chunks to ask for next */
@@ -42,7 +42,7 @@ struct tpv_sender {
     tpv_stream_t stream;
     tpv_selection_t selection;
     tpv_chunks_t chunks;
-    tpv_region_t *regions;
+    const tpv_region_t *regions; /* the caller's */
     size_t region_count;
     tpv_stream_counts_t counts;
     tpv_status_t failure; /* of tpv_chunks_t.get, reported once the receiver has been told */
@@ -59,15 +59,14 @@ tpv_status_t tpv_sender_open(const tpv_net_t *net, const tpv_stream_t *stream, c
     s->stream = *stream;
     s->chunks = *chunks;
     s->region_count = region_count;
-    s->regions = calloc(region_count + 1, sizeof *s->regions);
-    if (!s->regions || tpv_selection_make(stream, &s->selection) != TPV_OK) goto fail;
-    if (region_count > 0) memcpy(s->regions, regions, region_count * sizeof *regions);
+    s->regions = regions;
+    if (tpv_selection_make(stream, &s->selection) != TPV_OK) goto fail;
     for (uint32_t i = 0; i < stream->comms; i++) {
         lane_t *lane = &s->lanes[i];
         lane->next = i;
         memcpy(lane->handle, (const uint8_t *)handles + (size_t)i * sizeof lane->handle, sizeof lane->handle);
-        lane->region_handles = calloc(region_count + 1, sizeof *lane->region_handles);
-        if (!lane->region_handles) goto fail;
+        lane->registrations = calloc(region_count + 1, sizeof *lane->registrations);
+        if (!lane->registrations) goto fail;
     }
     *sender = s;
     return TPV_OK;
@@ -79,19 +78,17 @@ fail:
 
 void tpv_sender_close(tpv_sender_t *sender) {
     if (!sender) return;
-    const tpv_net_abi_t *abi = &sender->net->abi;
     for (uint32_t i = 0; i < sender->stream.comms; i++) {
         lane_t *lane = &sender->lanes[i];
         if (lane->comm) {
-            for (size_t k = 0; k < lane->regions_registered; k++)
-                abi->deregMr(lane->comm, lane->region_handles[k]);
-            if (lane->control_registered) abi->deregMr(lane->comm, lane->control_handle);
-            abi->closeSend(lane->comm);
+            for (size_t k = 0; k < sender->region_count; k++)
+                tpv_net_deregister(sender->net, lane->comm, &lane->registrations[k]);
+            tpv_net_deregister(sender->net, lane->comm, &lane->control_registration);
+            sender->net->abi.closeSend(lane->comm);
         }
-        free(lane->region_handles);
+        free(lane->registrations);
     }
     tpv_selection_clear(&sender->selection);
-    free(sender->regions);
     free(sender);
 }
 
@@ -131,18 +128,7 @@ static tpv_status_t lane_connect(tpv_sender_t *sender, lane_t *lane, bool *moved
         tpv_net_check(net, net->abi.connect(&net->abi, net->ctx, net->device, lane->handle, &lane->comm), "connect"));
     if (!lane->comm) return TPV_OK;
     *moved = true;
-    for (; lane->regions_registered < sender->region_count; lane->regions_registered++) {
-        const tpv_region_t *region = &sender->regions[lane->regions_registered];
-        TPV_TRY(tpv_net_check(net,
-                              net->abi.regMr(&net->abi, lane->comm, (void *)(uintptr_t)region->base, region->bytes,
-                                             NCCL_PTR_HOST, &lane->region_handles[lane->regions_registered]),
-                              "register memory"));
-    }
-    TPV_TRY(tpv_net_check(net,
-                          net->abi.regMr(&net->abi, lane->comm, &lane->control, sizeof lane->control, NCCL_PTR_HOST,
-                                         &lane->control_handle),
-                          "register memory"));
-    lane->control_registered = true;
+    TPV_TRY(tpv_net_register(net, lane->comm, &lane->control, sizeof lane->control, &lane->control_registration));
     lane->control.greeting = (tpv_greeting_t){.magic = TPV_GREETING_MAGIC,
                                               .version = TPV_WIRE_VERSION,
                                               .comm = (uint16_t)(lane - sender->lanes),
@@ -155,8 +141,8 @@ static tpv_status_t lane_connect(tpv_sender_t *sender, lane_t *lane, bool *moved
 }
 
 static tpv_status_t lane_greet(tpv_sender_t *sender, lane_t *lane, bool *moved) {
-    TPV_TRY(post(sender, lane, &lane->control.greeting, sizeof lane->control.greeting, lane->control_handle,
-                 &lane->greeting_request));
+    TPV_TRY(post(sender, lane, &lane->control.greeting, sizeof lane->control.greeting,
+                 lane->control_registration.handle, &lane->greeting_request));
     if (!lane->greeting_request) return TPV_OK;
     *moved = true;
     lane->state = STREAMING;
@@ -204,13 +190,31 @@ static void lane_ask(tpv_sender_t *sender, lane_t *lane, bool *moved) {
     }
 }
 
-static void *registration_of(const tpv_sender_t *sender, const lane_t *lane, const void *data, size_t bytes) {
-    for (size_t k = 0; k < sender->region_count; k++) {
-        size_t offset = (size_t)((const uint8_t *)data - (const uint8_t *)sender->regions[k].base);
-        if (offset <= sender->regions[k].bytes && bytes <= sender->regions[k].bytes - offset)
-            return lane->region_handles[k];
+/* Which region has the chunk; region_count for an empty one. */
+static size_t region_of(const tpv_sender_t *sender, const slot_t *slot) {
+    size_t k = slot->bytes > 0 ? 0 : sender->region_count;
+    for (; k < sender->region_count; k++) {
+        size_t offset = (size_t)((const uint8_t *)slot->data - (const uint8_t *)sender->regions[k].base);
+        if (offset <= sender->regions[k].bytes && slot->bytes <= sender->regions[k].bytes - offset) break;
     }
-    return lane->control_handle; /* an empty chunk */
+    return k;
+}
+
+/* Post the slot's chunk, if it is not asked for again: its memory may be none that the plugin takes. */
+static tpv_status_t post_chunk(tpv_sender_t *sender, lane_t *lane, slot_t *slot) {
+    size_t region = region_of(sender, slot);
+    tpv_registration_t *registration =
+        region < sender->region_count ? &lane->registrations[region] : &lane->control_registration;
+    if (!registration->held) {
+        const tpv_region_t *memory = &sender->regions[region];
+        if (tpv_net_register(sender->net, lane->comm, memory->base, memory->bytes, registration) != TPV_OK) {
+            uint32_t index = (uint32_t)(lane - sender->lanes) * TPV_STREAM_WINDOW + (uint32_t)(slot - lane->slots);
+            TPV_TRY(sender->chunks.refused(sender->chunks.user, index, region));
+            slot->state = ASKED;
+            return TPV_OK;
+        }
+    }
+    return post(sender, lane, slot->data, slot->bytes, registration->handle, &slot->data_request);
 }
 
 static size_t fill_trailer(const tpv_sender_t *sender, const slot_t *slot, tpv_trailer_t *trailer) {
@@ -232,14 +236,13 @@ static tpv_status_t lane_post(tpv_sender_t *sender, lane_t *lane, bool *moved) {
         tpv_trailer_t *trailer = &lane->control.trailers[slot - lane->slots];
         if (slot->state == ASKED) return TPV_OK;
         if (slot->state == READY) {
-            TPV_TRY(post(sender, lane, slot->data, slot->bytes, registration_of(sender, lane, slot->data, slot->bytes),
-                         &slot->data_request));
+            TPV_TRY(post_chunk(sender, lane, slot));
             if (!slot->data_request) return TPV_OK;
             slot->state = DATA_POSTED;
             *moved = true;
         }
         size_t bytes = fill_trailer(sender, slot, trailer);
-        TPV_TRY(post(sender, lane, trailer, bytes, lane->control_handle, &slot->trailer_request));
+        TPV_TRY(post(sender, lane, trailer, bytes, lane->control_registration.handle, &slot->trailer_request));
         if (!slot->trailer_request) return TPV_OK;
         slot->state = POSTED;
         lane->posted++;

@@ -11,6 +11,7 @@
 #include "artifact/file.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/xxh3.h"
 #include "tpview/fetch.h"
 #include "view/view.h"
@@ -20,6 +21,9 @@
 
 /* The slot goes round: the mover owns it in EMPTY and PREPARED, a pool thread in PREPARING. */
 enum { EMPTY, PREPARING, PREPARED };
+
+/* What chunks may lie in: files from FILES on, one region each. */
+enum { STAGING, MEMORY, ZEROS, FILES };
 
 /* What the pool is asked for. */
 typedef enum {
@@ -46,6 +50,7 @@ typedef struct {
 
 struct tpv_feeder {
     tpv_pool_t *pool;
+    tpv_store_t *store;
     tpv_metrics_t *metrics;
     tpv_stored_t *stored;
     const tpv_artifact_t *artifact;
@@ -53,8 +58,10 @@ struct tpv_feeder {
     unsigned halvings;              /* of the export's chunks, which gives the stream's */
     _Atomic uint64_t *part_digests; /* the store's; NULL: not kept, or not halved */
     uint32_t window;
+    bool copies; /* the net plugin does not take memory of files: chunks that are one run are staged */
     uint8_t *staging;
     size_t staging_bytes;
+    uint64_t reserved; /* of the budget, for staging that was not known of before */
     tpv_region_t *regions;
     size_t region_count;
     tpv_feeder_counts_t counts; /* mover's */
@@ -73,9 +80,14 @@ uint32_t tpv_feeder_chunk_bytes(const tpv_stored_t *stored, uint32_t most, uint3
     return bytes;
 }
 
-uint64_t tpv_feeder_staging(const tpv_stored_t *stored, const tpv_stream_t *stream) {
-    if (stored->memory || stored->table.gathered == 0) return 0;
+static uint64_t staging_bytes(const tpv_stream_t *stream) {
     return (uint64_t)stream->comms * window_of(stream) * stream->chunk_bytes;
+}
+
+uint64_t tpv_feeder_staging(const tpv_store_t *store, const tpv_stored_t *stored, const tpv_stream_t *stream) {
+    bool gathers = !stored->memory && stored->table.gathered > 0;
+    bool copies = stored->table.runs > 0 && tpv_store_copies_runs(store);
+    return gathers || copies ? staging_bytes(stream) : 0;
 }
 
 static const tpv_chunk_source_t *source_of(const tpv_feeder_t *feeder, const slot_t *slot) {
@@ -83,7 +95,15 @@ static const tpv_chunk_source_t *source_of(const tpv_feeder_t *feeder, const slo
 }
 
 static bool is_staged(const tpv_feeder_t *feeder, const slot_t *slot) {
-    return !feeder->stored->memory && source_of(feeder, slot)->kind == TPV_CHUNK_GATHERED;
+    switch (source_of(feeder, slot)->kind) {
+    case TPV_CHUNK_GATHERED:
+        return !feeder->stored->memory;
+    case TPV_CHUNK_RUN:
+        return feeder->copies;
+    case TPV_CHUNK_ZEROS:
+        break;
+    }
+    return false;
 }
 
 /* Where the export's chunk is, or will be. */
@@ -228,6 +248,32 @@ static void count_prepared(tpv_feeder_t *feeder, const slot_t *slot) {
         feeder->counts.gathered_bytes += slot->prepared;
 }
 
+static tpv_status_t map_staging(tpv_feeder_t *feeder, uint64_t bytes) {
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no staging memory for a fetch");
+    feeder->staging = memory;
+    feeder->staging_bytes = bytes;
+    feeder->regions[STAGING] = (tpv_region_t){memory, bytes};
+    for (uint32_t i = 0; i < feeder->stream.comms * TPV_STREAM_WINDOW; i++) {
+        uint32_t comm = i / TPV_STREAM_WINDOW, place = i % TPV_STREAM_WINDOW;
+        /* A comm's slots go round within the window. */
+        if (place < feeder->window)
+            feeder->slots[i].staging =
+                feeder->staging + ((size_t)comm * feeder->window + place) * feeder->stream.chunk_bytes;
+    }
+    return TPV_OK;
+}
+
+/* Staging that turned out to be needed; none yet when others have all of it. */
+static tpv_status_t take_staging(tpv_feeder_t *feeder) {
+    uint64_t bytes = staging_bytes(&feeder->stream);
+    bool got = false;
+    TPV_TRY(tpv_store_reserve(feeder->store, bytes, &got));
+    if (!got) return TPV_OK;
+    feeder->reserved = bytes;
+    return map_staging(feeder, bytes);
+}
+
 static tpv_status_t get(void *user, uint32_t index, uint64_t chunk, const void **data, uint64_t *digest) {
     tpv_feeder_t *feeder = user;
     slot_t *slot = &feeder->slots[index];
@@ -239,6 +285,10 @@ static tpv_status_t get(void *user, uint32_t index, uint64_t chunk, const void *
         slot->offset = chunk * feeder->stream.chunk_bytes;
         slot->length = tpv_stream_chunk_length(&feeder->stream, chunk);
         slot->from = chunk >> feeder->halvings;
+        if (is_staged(feeder, slot) && !feeder->staging) {
+            TPV_TRY(take_staging(feeder));
+            if (!feeder->staging) return TPV_OK; /* others have it now */
+        }
         if (!find(feeder, slot)) return TPV_OK;
         feeder->counts.reused_bytes += slot->length;
     } else {
@@ -255,8 +305,18 @@ static void release(void *user, uint32_t index) {
     atomic_store_explicit(&feeder->slots[index].state, EMPTY, memory_order_relaxed); /* the mover's own word now */
 }
 
-static void add_region(tpv_feeder_t *feeder, const void *base, size_t bytes) {
-    if (bytes > 0) feeder->regions[feeder->region_count++] = (tpv_region_t){base, bytes};
+/* A plugin that pins what it registers does not get memory that may only be read, as a checkpoint's mapping is. */
+static tpv_status_t refused(void *user, uint32_t index, size_t region) {
+    tpv_feeder_t *feeder = user;
+    if (region < FILES)
+        return tpv_error_prefix(TPV_ERR_NET, "the net plugin does not take %zu bytes of memory",
+                                feeder->regions[region].bytes);
+    if (!tpv_store_copies_runs(feeder->store))
+        TPV_WARN("chunks are copied from now on, as the memory of files is not taken: %s", tpv_error_message());
+    tpv_store_copy_runs(feeder->store);
+    feeder->copies = true;
+    release(feeder, index);
+    return TPV_OK;
 }
 
 tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_store_t *store, tpv_metrics_t *metrics, tpv_stored_t *stored,
@@ -265,41 +325,35 @@ tpv_status_t tpv_feeder_open(tpv_pool_t *pool, tpv_store_t *store, tpv_metrics_t
     tpv_feeder_t *f = calloc(1, sizeof *f + slots * sizeof f->slots[0]);
     if (!f) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the chunks of a fetch");
     f->pool = pool;
+    f->store = store;
     f->metrics = metrics;
     f->stored = stored;
     f->artifact = stored->entry->artifact;
     f->stream = *stream;
+    f->copies = tpv_store_copies_runs(store);
     while (stream->chunk_bytes << f->halvings < stored->table.chunk_bytes)
         f->halvings++;
     bool keeps = stored->memory || stored->table.gathered == 0;
     if (f->halvings > 0 && keeps) f->part_digests = tpv_store_part_digests(store, stored, f->halvings);
     f->window = window_of(stream);
-    f->regions = calloc((size_t)f->artifact->file_count + 3, sizeof *f->regions);
+    f->region_count = FILES + f->artifact->file_count;
+    f->regions = calloc(f->region_count, sizeof *f->regions);
     if (!f->regions) {
         tpv_feeder_close(f);
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the regions of a fetch");
     }
-    if (staging > 0) {
-        void *memory = mmap(NULL, staging, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) {
-            tpv_feeder_close(f);
-            return tpv_error_set_errno(TPV_ERR_NO_MEMORY, errno, "no staging memory for a fetch");
-        }
-        f->staging = memory;
-        f->staging_bytes = staging;
-    }
-    add_region(f, f->staging, f->staging_bytes);
-    add_region(f, stored->memory, stored->memory_bytes);
-    add_region(f, stored->zeros, stored->zeros ? stored->table.chunk_bytes : 0);
+    f->regions[MEMORY] = (tpv_region_t){stored->memory, stored->memory_bytes};
+    f->regions[ZEROS] = (tpv_region_t){stored->zeros, stored->zeros ? stored->table.chunk_bytes : 0};
     for (uint32_t i = 0; i < f->artifact->file_count; i++)
-        add_region(f, f->artifact->files[i].mapping, f->artifact->files[i].state.size);
+        f->regions[FILES + i] = (tpv_region_t){f->artifact->files[i].mapping, f->artifact->files[i].state.size};
     for (uint32_t i = 0; i < slots; i++) {
-        uint32_t comm = i / TPV_STREAM_WINDOW, place = i % TPV_STREAM_WINDOW;
         f->slots[i].job.run = run;
         f->slots[i].feeder = f;
-        /* A comm's slots go round within the window. */
-        if (f->staging && place < f->window)
-            f->slots[i].staging = f->staging + ((size_t)comm * f->window + place) * stream->chunk_bytes;
+    }
+    tpv_status_t status = staging > 0 ? map_staging(f, staging) : TPV_OK;
+    if (status != TPV_OK) {
+        tpv_feeder_close(f);
+        return status;
     }
     *feeder = f;
     return TPV_OK;
@@ -314,12 +368,13 @@ bool tpv_feeder_idle(const tpv_feeder_t *feeder) {
 void tpv_feeder_close(tpv_feeder_t *feeder) {
     if (!feeder) return;
     if (feeder->staging) munmap(feeder->staging, feeder->staging_bytes);
+    if (feeder->reserved > 0) tpv_store_unreserve(feeder->store, feeder->reserved);
     free(feeder->regions);
     free(feeder);
 }
 
 tpv_chunks_t tpv_feeder_chunks(tpv_feeder_t *feeder) {
-    return (tpv_chunks_t){.user = feeder, .get = get, .release = release, .window = feeder->window};
+    return (tpv_chunks_t){.user = feeder, .get = get, .release = release, .refused = refused, .window = feeder->window};
 }
 
 const tpv_region_t *tpv_feeder_regions(const tpv_feeder_t *feeder, size_t *count) {

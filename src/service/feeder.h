@@ -23,9 +23,9 @@ typedef struct tpv_feeder tpv_feeder_t;
  */
 uint32_t tpv_feeder_chunk_bytes(const tpv_stored_t *stored, uint32_t most, uint32_t comms);
 
-/* Staging that a fetch of `stored` with this stream will take: 0 when the export has memory or nothing has to be
- * gathered. */
-uint64_t tpv_feeder_staging(const tpv_stored_t *stored, const tpv_stream_t *stream);
+/* Staging that a fetch of `stored` with this stream will take, as far as is known: 0 when all chunks lie where they can
+ * be sent from. */
+uint64_t tpv_feeder_staging(const tpv_store_t *store, const tpv_stored_t *stored, const tpv_stream_t *stream);
 
 /* `stored` is of `store` and in use by the caller until close; stream->chunk_bytes and `staging` are what
  * tpv_feeder_chunk_bytes and tpv_feeder_staging said. TPV_ERR_NO_MEMORY. */

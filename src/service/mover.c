@@ -111,7 +111,7 @@ static int64_t expiry(const tpv_mover_t *mover, const tpv_served_fetch_t *job) {
 
 /* Staging of the budget, or nothing: the fetch then waits its turn, within its deadline. */
 static tpv_status_t start(tpv_mover_t *mover, tpv_served_fetch_t *job) {
-    uint64_t staging = tpv_feeder_staging(job->stored, &job->stream);
+    uint64_t staging = tpv_feeder_staging(job->store, job->stored, &job->stream);
     bool got = true;
     TPV_TRY(look_around(mover, job));
     if (staging > 0) TPV_TRY(tpv_store_reserve(job->store, staging, &got));

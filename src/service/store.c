@@ -22,6 +22,7 @@ struct tpv_store {
     tpv_stored_t *first; /* under mutex */
     uint64_t used;       /* of the budget; under mutex */
     uint64_t cached;     /* of that, by exports; under mutex */
+    atomic_bool copies;  /* see tpv_store_copy_runs; relaxed, set once */
 };
 
 /*
@@ -99,6 +100,7 @@ static tpv_status_t prepare(const tpv_store_t *store, tpv_stored_t *stored, int6
     while (bytes / chunk_bytes >= TPV_CHUNK_TABLE_MOST)
         chunk_bytes *= 2;
     TPV_TRY(tpv_chunk_table_make(stored->view, stored->entry->artifact, chunk_bytes, deadline, &stored->table));
+    if (tpv_store_copies_runs(store)) tpv_chunk_table_gather_runs(&stored->table);
     stored->chunks = calloc(stored->table.count + 1, sizeof *stored->chunks);
     if (!stored->chunks) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the chunks of an export");
     bool zeros = false;
@@ -387,6 +389,14 @@ void tpv_store_unreserve(tpv_store_t *store, uint64_t bytes) {
     pthread_mutex_lock(&store->mutex);
     note_used(store, store->used - bytes);
     pthread_mutex_unlock(&store->mutex);
+}
+
+void tpv_store_copy_runs(tpv_store_t *store) {
+    atomic_store_explicit(&store->copies, true, memory_order_relaxed);
+}
+
+bool tpv_store_copies_runs(const tpv_store_t *store) {
+    return atomic_load_explicit(&store->copies, memory_order_relaxed);
 }
 
 void tpv_store_supersede(tpv_store_t *store, const tpv_entry_t *entry) {

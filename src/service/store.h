@@ -95,6 +95,11 @@ void tpv_store_unreserve(tpv_store_t *store, uint64_t bytes);
 /* Take `bytes` of the budget for a request that is being read. False when they are not to be had. */
 bool tpv_store_reserve_request(tpv_store_t *store, uint64_t bytes);
 
+/* The net plugin does not take memory of files: from now on all chunks are held, or staged, as gathered ones are. Any
+ * thread. */
+void tpv_store_copy_runs(tpv_store_t *store);
+bool tpv_store_copies_runs(const tpv_store_t *store);
+
 /* `entry` is offered from now on: exports of older versions of its model are the first to go. */
 void tpv_store_supersede(tpv_store_t *store, const tpv_entry_t *entry);
 /* `entry` is not offered any more: its exports take no new fetch and go when their last one ends. */

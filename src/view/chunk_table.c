@@ -127,9 +127,18 @@ static void settle(const pass_t *pass) {
             *source = (tpv_chunk_source_t){.kind = TPV_CHUNK_GATHERED, .offset = table->gathered++};
         else if (source->file == NO_FILE)
             *source = (tpv_chunk_source_t){.kind = TPV_CHUNK_ZEROS};
-        else
+        else {
             source->kind = TPV_CHUNK_RUN;
+            table->runs++;
+        }
     }
+}
+
+void tpv_chunk_table_gather_runs(tpv_chunk_table_t *table) {
+    for (uint64_t i = 0; i < table->count; i++)
+        if (table->sources[i].kind == TPV_CHUNK_RUN)
+            table->sources[i] = (tpv_chunk_source_t){.kind = TPV_CHUNK_GATHERED, .offset = table->gathered++};
+    table->runs = 0;
 }
 
 tpv_status_t tpv_chunk_table_make(const tpv_view_t *view, const tpv_artifact_t *artifact, uint32_t chunk_bytes,

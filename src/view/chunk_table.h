@@ -26,7 +26,7 @@ typedef struct tpv_chunk_source {
 typedef struct tpv_chunk_table {
     uint64_t bytes, count;
     uint32_t chunk_bytes;
-    uint64_t gathered;           /* chunks of that kind */
+    uint64_t gathered, runs;     /* chunks of that kind */
     uint64_t steps;              /* that making it took */
     tpv_chunk_source_t *sources; /* `count` of them; owned */
 } tpv_chunk_table_t;
@@ -43,6 +43,8 @@ uint64_t tpv_chunk_table_memory(uint64_t bytes, uint32_t chunk_bytes);
  */
 tpv_status_t tpv_chunk_table_make(const tpv_view_t *view, const tpv_artifact_t *artifact, uint32_t chunk_bytes,
                                   int64_t deadline, tpv_chunk_table_t *table);
+/* Have chunks that are one run gathered as well. */
+void tpv_chunk_table_gather_runs(tpv_chunk_table_t *table);
 void tpv_chunk_table_clear(tpv_chunk_table_t *table);
 
 #endif

@@ -56,12 +56,18 @@ static void memory_release(void *user, uint32_t slot) {
     ((memory_t *)user)->released++;
 }
 
+static tpv_status_t memory_refused(void *user, uint32_t slot, size_t region) {
+    (void)user, (void)slot, (void)region;
+    return tpv_error_prefix(TPV_ERR_NET, "no other memory");
+}
+
 /* ---- both ends ---- */
 
 typedef struct {
     tpv_net_t *net;
     tpv_stream_t stream;
     uint8_t *source, *destination;
+    tpv_region_t region; /* the source's */
     memory_t memory;
     bool through_ring;         /* the landing gives places in a ring only */
     uint32_t chunk_bytes;      /* as the landing was told */
@@ -148,10 +154,14 @@ static tpv_sender_t *sender_open(pair_t *pair, const tpv_stream_t *stream, uint3
     uint8_t handles[TPV_STREAM_MAX_COMMS * NCCL_NET_HANDLE_MAXSIZE];
     for (uint32_t i = 0; i < stream->comms; i++)
         memcpy(handles + i * NCCL_NET_HANDLE_MAXSIZE, tpv_receiver_handle(pair->receiver, i), NCCL_NET_HANDLE_MAXSIZE);
-    tpv_region_t region = {pair->source, pair->stream.bytes + 1};
-    tpv_chunks_t chunks = {.user = &pair->memory, .get = memory_get, .release = memory_release, .window = window};
+    pair->region = (tpv_region_t){pair->source, pair->stream.bytes + 1};
+    tpv_chunks_t chunks = {.user = &pair->memory,
+                           .get = memory_get,
+                           .release = memory_release,
+                           .refused = memory_refused,
+                           .window = window};
     tpv_sender_t *sender = NULL;
-    assert_int_equal(tpv_sender_open(pair->net, stream, handles, &region, 1, &chunks, &sender), TPV_OK);
+    assert_int_equal(tpv_sender_open(pair->net, stream, handles, &pair->region, 1, &chunks, &sender), TPV_OK);
     return sender;
 }
 

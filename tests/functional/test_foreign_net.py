@@ -47,6 +47,46 @@ def test_plugin_that_is_not_there(tiny, start_service, tpview, tmp_path):
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "/nowhere/libnet.so" in done.stderr
 
 
+@pytest.fixture
+def pinning(plugin, tmp_path):
+    """pinning(NAME): the environment of a program over a plugin that pins what it registers, and the lines of its log."""
+
+    def make(name: str):
+        log = tmp_path / f"{name}.pins"
+        env = {"NCCL_NET_PLUGIN": str(plugin("tests/libpinnet.so")), "TEST_REAL_NET": str(plugin("lib/libnccl-net-tpview.so")),
+               "TEST_PIN_LOG": str(log)}
+        return env, lambda: log.read_text().splitlines()
+
+    return make
+
+
+@pytest.mark.parametrize("budget", ["1G", "1M"], ids=["held", "staged"])
+@pytest.mark.parametrize("tp_size", [1, 2])
+def test_a_plugin_that_pins_memory(tiny, start_service, tpview, check_view, pinning, tmp_path, budget, tp_size):
+    """It gets neither the checkpoint's mapping nor a file on a disk, as the kernel has it: chunks go by other memory, at
+    both ends. The first fetch finds that out, the others know."""
+    env, log = pinning("service")
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--budget", budget, env=env | {"TPVIEW_CHUNK_BYTES": "16K"})
+    for where in (["--null"], ["--out", tmp_path / "view"], ["--shared"], ["--out", tmp_path / "again"]):
+        done = tpview("fetch", "--source", service.source, "--artifact", "qwen3", "--tp-size", tp_size, "--tp-rank", tp_size - 1,
+                      "--deadline", LIMIT_S - 10, "--comms", 4, "--no-fallback", *where, env=pinning("rank")[0])
+        assert done.returncode == 0, (where, done.stderr)
+        if "--out" in where:
+            assert check_view(tiny("qwen3"), tp_size, tp_size - 1, where[1]).returncode == 0
+    assert any(line.startswith("refused") for line in log()), "the checkpoint's mapping was never tried"
+
+
+def test_a_region_is_registered_once_for_a_device(tiny, start_service, tpview, pinning):
+    env, log = pinning("service")
+    service = start_service(f"qwen3@1={tiny('qwen3')}", env=env)
+    for _ in range(2):
+        done = tpview("fetch", "--source", service.source, "--artifact", "qwen3", "--tp-size", 2, "--tp-rank", 1, "--null",
+                      "--comms", 8, "--chunk", "64K", env=env | {"TEST_PIN_LOG": "/dev/null"})
+        assert done.returncode == 0, done.stderr
+    large = [line for line in log() if int(line.split()[1]) >= 1 << 20]
+    assert large and len(large) <= 2 * len(set(large)), large
+
+
 @pytest.mark.parametrize("message", [3, 10, 20])
 def test_corrupt_message(tiny, start_service, tpview, plugin, tmp_path, message):
     """One bit of one message is flipped on its way: the chunk's digest tells, and no output file is left."""
