@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/id.h"
 #include "base/log.h"
 #include "lifecycle/sweep.h"
 #include "view/view.h"
@@ -17,7 +17,8 @@
 
 struct tpv_store {
     tpv_store_options_t options;
-    char device[48]; /* memory of this very process: no other may take our exports for its own */
+    char device[48]; /* in the table: memory of this very store. Process ids are not enough, as containers that share a
+                        table have the same ones */
     pthread_mutex_t mutex;
     tpv_stored_t *first; /* under mutex */
     uint64_t used;       /* of the budget; under mutex */
@@ -35,10 +36,14 @@ static uint64_t staging_share(const tpv_store_t *store) {
 }
 
 tpv_status_t tpv_store_open(const tpv_store_options_t *options, tpv_store_t **store) {
+    uint8_t id[TPV_ID_BYTES];
+    char text[TPV_ID_TEXT];
+    TPV_TRY(tpv_id_random(id));
     tpv_store_t *s = calloc(1, sizeof *s);
     if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the export cache");
     s->options = *options;
-    snprintf(s->device, sizeof s->device, "host/%d", (int)getpid());
+    tpv_hex_encode(id, TPV_ID_BYTES, text);
+    snprintf(s->device, sizeof s->device, "host/%s", text);
     pthread_mutex_init(&s->mutex, NULL);
     *store = s;
     return TPV_OK;

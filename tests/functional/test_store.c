@@ -194,6 +194,26 @@ static void what_is_offered_no_more_goes_with_its_last_reader(void **state) {
     assert_true(visit(room, 2, 0));
 }
 
+/* As services in two containers have that share a table: their process ids may be the same. */
+static void another_store_has_exports_of_its_own(void **state) {
+    room_t *room = *state;
+    tpv_store_t *first, *second;
+    bool reused;
+    open_store(room, UINT64_C(1) << 30);
+    first = room->store;
+    open_store(room, UINT64_C(1) << 30);
+    second = room->store;
+    tpv_stored_t *theirs = use(room, 1, 0, &reused);
+    room->store = first;
+    tpv_stored_t *ours = use(room, 1, 0, &reused);
+    assert_false(reused);
+    assert_true(ours->export.slot != theirs->export.slot || ours->export.generation != theirs->export.generation);
+    tpv_store_release(first, ours);
+    tpv_store_release(second, theirs);
+    tpv_store_close(second);
+    assert_true(visit(room, 1, 0));
+}
+
 #define ASKERS 4
 
 /* One of those that ask for the same view at the same moment. */
@@ -245,6 +265,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(superseded_goes_before_the_longest_unmoved, setup, teardown),
         cmocka_unit_test_setup_teardown(the_longest_unmoved_goes, setup, teardown),
         cmocka_unit_test_setup_teardown(withdrawn_is_not_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_store_has_exports_of_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(those_who_ask_at_once_share_one, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_offered_no_more_goes_with_its_last_reader, setup, teardown),
     };
