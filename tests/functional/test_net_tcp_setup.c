@@ -259,6 +259,8 @@ static int strangers(void *argument) {
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
     setenv("TPVIEW_NET_CONNECT_TIMEOUT", "6", 1);
+    setenv("NCCL_SOCKET_NTHREADS", "0", 1);
+    setenv("NCCL_NSOCKS_PERTHREAD", "1", 1);
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), 11) == ncclSuccess);
     char handle[NCCL_NET_HANDLE_MAXSIZE];
     void *listener = NULL;
@@ -333,7 +335,7 @@ static int strangers(void *argument) {
     for (int64_t deadline = tpv_deadline_in(5); !pair.send || !pair.receive;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
         /* A process may have hundreds of listeners: each has a few of them only. */
-        CHILD_CHECK(net_open_descriptors() <= with_crowd + 8 + 64);
+        CHILD_CHECK(net_open_descriptors() <= with_crowd + 8 + 16);
         if (!pair.send) CHILD_CHECK(net_connect(&net, 0, pair.handle, &pair.send) == ncclSuccess);
         if (!pair.receive) CHILD_CHECK(net.accept(listener, &pair.receive, NULL) == ncclSuccess);
     }
