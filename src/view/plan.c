@@ -136,6 +136,8 @@ static const tpv_tensor_t *find_embedding(const planner_t *planner) {
     return NULL;
 }
 
+static const tpv_rule_t others = {.pattern = "default", .word = "replicate", .kind = TPV_CUT_REPLICATE};
+
 /*
  * With tied embeddings a head that the file does not have is another name of the embeddings. One that it has is sent:
  * it may differ, and then transformers does not tie it either.
@@ -151,6 +153,8 @@ static tpv_status_t plan_tied(planner_t *planner, bool tied) {
     const tpv_rule_t *embedding_rule, *head_rule;
     TPV_TRY(tpv_rules_find(rules, embedding->name, &embedding_rule));
     TPV_TRY(tpv_rules_find(rules, head, &head_rule));
+    /* What is said of the head holds, be it another name or not; in transformers' plans it is of no effect then. */
+    if (!embedding_rule && rules->replicate_others && !rules->transformers) embedding_rule = &others;
     if (head_rule && embedding_rule) {
         tpv_cut_t embedding_cut, head_cut;
         TPV_TRY(tpv_cut_tensor(&planner->cutter, embedding, embedding_rule, &embedding_cut));
@@ -166,7 +170,6 @@ static tpv_status_t plan_tied(planner_t *planner, bool tied) {
 }
 
 static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
-    static const tpv_rule_t others = {.pattern = "default", .word = "replicate", .kind = TPV_CUT_REPLICATE};
     const tpv_tensor_t *tensor = tpv_artifact_tensor(planner->cutter.artifact, index);
     tpv_fuse_t fuse;
     const tpv_rule_t *rule;

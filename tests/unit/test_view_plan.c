@@ -571,6 +571,13 @@ static void tied_embeddings_cut_in_two_ways(void **state) {
                  TPV_ERR_PLAN,
                  "lm_head.weight: config.json ties it to model.embed_tokens.weight, but the plan cuts it colwise_rep "
                  "and the embedding replicate");
+    plan_refused(artifact,
+                 (tpv_plan_options_t){.tp_size = 2,
+                                      .plan = "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\",\"tp_plan\":{"
+                                              "\"lm_head\":\"colwise_rep\"}}"},
+                 TPV_ERR_PLAN,
+                 "lm_head.weight: config.json ties it to model.embed_tokens.weight, but the plan cuts it colwise_rep "
+                 "and the embedding replicate");
     tpv_view_free(plan_with(artifact,
                             "{\"format\":\"tpview-plan-1\",\"default\":\"replicate\",\"tp_plan\":{"
                             "\"lm_head\":\"colwise_rep\",\"embed_tokens\":\"embedding_rowwise\"}}",
