@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import struct
 import subprocess
 
 import pytest
@@ -88,3 +89,13 @@ def test_every_status_has_an_exception():
 def test_the_version_of_the_headers_is_the_packages():
     text = (ROOT / "include" / "tpview" / "tpview.h").read_text()
     assert int(re.search(r"#define TPV_ABI_VERSION (\d+)u", text)[1]) == _bindings.ABI_VERSION
+
+
+def test_thread_local_memory_fits_a_program_that_runs(build):
+    """glibc keeps 1664 bytes of static thread-local memory for libraries that come by dlopen, and its guard's is static:
+    with more, `import tpview` fails beside others (cannot allocate memory in static TLS block)."""
+    library = (build / "lib" / "libtpview.so").read_bytes()
+    (table,) = struct.unpack_from("<Q", library, 32)  # e_phoff; elf(5)
+    entry_bytes, entries = struct.unpack_from("<HH", library, 54)
+    kinds = [struct.unpack_from("<IIQQQQQQ", library, table + i * entry_bytes) for i in range(entries)]
+    assert sum(entry[6] for entry in kinds if entry[0] == 7) <= 1664  # p_memsz of PT_TLS

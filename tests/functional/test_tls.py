@@ -6,12 +6,13 @@ import json
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 
 import pytest
 import tpview as package
-from certificates import EXPIRED, NOT_YET, Authority, Certificate, openssl
-from conftest import fetch_command
+from certificates import EXPIRED, NEW_KEY, NOT_YET, Authority, Certificate, openssl
+from conftest import LIMIT_S, fetch_command
 from control import connect
 from models import write_many
 from outcomes import failed, wait_for, within
@@ -108,6 +109,24 @@ def test_a_chain(start_tls, authority, tpview, tmp_path):
     assert tpview("ls", *source, "--tls-ca", authority.pem).returncode == 0
     service = start_tls(certificate=leaf)
     failed(tpview("ls", "--source", f"https://localhost:{place(service)[1]}", "--tls-ca", authority.pem), "no authority")
+
+
+def test_a_certificate_that_signs_itself(start_tls, tpview, tmp_path):
+    """As docs/control-api.md makes one: it is its own authority."""
+    made = Certificate(tmp_path / "cert.pem", tmp_path / "key.pem")
+    openssl("req", "-x509", *NEW_KEY, "-keyout", made.key, "-out", made.pem, "-days", 365, "-subj", "/CN=tpviewd", "-addext",
+            "subjectAltName=IP:127.0.0.1")
+    service = start_tls(certificate=made)
+    assert tpview("ls", "--source", service.tcp, "--tls-ca", made.pem).returncode == 0
+    failed(tpview("ls", "--source", f"https://localhost:{place(service)[1]}", "--tls-ca", made.pem), "for another host")
+
+
+def test_perf(start_tls, authority, build, environ):
+    service = start_tls()
+    command = [str(build / "bin" / "tpview_perf"), "--source", service.tcp, "--artifact", "qwen3", "--tp-size", "2", "-n", "1",
+               "-w", "0", "--tls-ca", str(authority.pem)]
+    done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_unix_socket_stays_as_it_is(start_tls, client, authority, sockets, tpview):
