@@ -231,10 +231,14 @@ static bool find(tpv_feeder_t *feeder, slot_t *slot) {
         slot->digest = feeder->stored->chunks[slot->from].digest;
         return true;
     }
-    slot->digest =
+    uint64_t known =
         feeder->part_digests ? atomic_load_explicit(&feeder->part_digests[slot->chunk], memory_order_relaxed) : 0;
-    if (slot->digest == 0) submit(feeder, slot, PART);
-    return slot->digest != 0;
+    if (known == 0) {
+        submit(feeder, slot, PART); /* the slot is the pool's from here on */
+        return false;
+    }
+    slot->digest = known;
+    return true;
 }
 
 static void count_prepared(tpv_feeder_t *feeder, const slot_t *slot) {
