@@ -134,8 +134,11 @@ static void note(attempt_t *attempt, int error_number) {
 static ncclResult_t give_up(const attempt_t *attempt) {
     char to[TPV_ADDRESS_TEXT], from[TPV_ADDRESS_TEXT];
     tpv_address_t address = target(attempt, attempt->error_index);
-    TPV_NET_WARN("connecting to %s from %s (%s): %s", tpv_address_print(&address, to), attempt->device->name,
-                 tpv_address_print(&attempt->interface.addresses[0], from), strerror(attempt->error_number));
+    const tpv_address_t *own = &attempt->interface.addresses[attempt->interface.address_count - 1];
+    if (own->any.sa_family != address.any.sa_family) own = &attempt->interface.addresses[0];
+    TPV_NET_WARN("connecting to %s from %s (%s): %s; NCCL_SOCKET_IFNAME chooses the interface of each side",
+                 tpv_address_print(&address, to), attempt->device->name, tpv_address_print(own, from),
+                 strerror(attempt->error_number));
     return tpv_socket_errno_is_remote(attempt->error_number) ? ncclRemoteError : ncclSystemError;
 }
 

@@ -105,9 +105,8 @@ static tpv_status_t start(tpv_net_t *net) {
     net->registry = tpv_net_registry_open();
     if (!net->registry) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a net");
     TPV_TRY(tpv_net_check(net, net->abi.init(&net->abi, &net->ctx, plugin_log), "init"));
-    int devices = 0;
-    tpv_status_t status = tpv_net_check(net, net->abi.devices(&devices), "devices");
-    if (status == TPV_OK && devices <= 0)
+    tpv_status_t status = tpv_net_check(net, net->abi.devices(&net->devices), "devices");
+    if (status == TPV_OK && net->devices <= 0)
         status = tpv_error_set(TPV_ERR_NET, "net plugin %s: no network device", net->abi.name);
     if (status == TPV_OK)
         status = tpv_net_check(net, net->abi.properties(&net->abi, net->device, &net->properties), "getProperties");

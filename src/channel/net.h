@@ -12,8 +12,9 @@ typedef struct tpv_net {
     tpv_net_abi_t abi;
     void *library;
     void *ctx;
-    int device; /* the one that comms are made on */
-    tpv_net_device_t properties;
+    int devices;
+    int device;                   /* the first: the one that comms are made on unless a stream says another */
+    tpv_net_device_t properties;  /* its */
     tpv_net_registry_t *registry; /* registration.h; under its own mutex */
 } tpv_net_t;
 

@@ -23,6 +23,7 @@
 
 typedef struct tpv_stream {
     uint8_t id[TPV_ID_BYTES];
+    int device;           /* of the net plugin, for all comms */
     uint32_t comms;       /* 1 to TPV_STREAM_MAX_COMMS */
     uint32_t chunk_bytes; /* above 0 */
     uint64_t bytes;       /* of the dense form */

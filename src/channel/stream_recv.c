@@ -70,7 +70,7 @@ tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream,
         lane_t *lane = &r->lanes[i];
         lane->next = i;
         tpv_status_t status = tpv_net_check(
-            net, net->abi.listen(&net->abi, net->ctx, net->device, lane->handle, &lane->listen), "listen");
+            net, net->abi.listen(&net->abi, net->ctx, stream->device, lane->handle, &lane->listen), "listen");
         if (status != TPV_OK) {
             tpv_receiver_close(r);
             return status;

@@ -124,8 +124,8 @@ static tpv_status_t test(tpv_sender_t *sender, void **request, uint64_t bytes, b
 
 static tpv_status_t lane_connect(tpv_sender_t *sender, lane_t *lane, bool *moved) {
     const tpv_net_t *net = sender->net;
-    TPV_TRY(
-        tpv_net_check(net, net->abi.connect(&net->abi, net->ctx, net->device, lane->handle, &lane->comm), "connect"));
+    TPV_TRY(tpv_net_check(net, net->abi.connect(&net->abi, net->ctx, sender->stream.device, lane->handle, &lane->comm),
+                          "connect"));
     if (!lane->comm) return TPV_OK;
     *moved = true;
     TPV_TRY(tpv_net_register(net, lane->comm, &lane->control, sizeof lane->control, &lane->control_registration));

@@ -12,6 +12,7 @@
 #include "base/params.h"
 #include "base/text.h"
 #include "channel/idle.h"
+#include "channel/route_device.h"
 #include "channel/stream.h"
 #include "client/arrivals.h"
 #include "client/source.h"
@@ -52,6 +53,15 @@ static tpv_status_t check_options(const tpv_fetch_options_t *options, const tpv_
                              TPV_MIN_CHUNK, TPV_MAX_CHUNK);
     *stream = (tpv_stream_t){.comms = comms, .chunk_bytes = (uint32_t)chunk, .bytes = tpv_view_stats(view).bytes};
     return tpv_id_random(stream->id);
+}
+
+/* The data comes the way that reaches the source, which the control connection shows: it has to stand by now. */
+static tpv_status_t choose_device(fetch_t *fetch) {
+    tpv_http_t *http = fetch->source->http;
+    if (fetch->net->devices > 1 && tpv_http_descriptor(http) < 0)
+        TPV_TRY(tpv_http_call(http, "GET", "/healthz", NULL, fetch->deadline));
+    fetch->stream.device = tpv_net_device_towards(fetch->net, tpv_http_descriptor(http));
+    return TPV_OK;
 }
 
 /* The body of POST /v1/fetch; docs/control-api.md has its fields. */
@@ -201,7 +211,9 @@ tpv_status_t tpv_transfer(tpv_source_t *source, const tpv_artifact_t *artifact, 
     tpv_hex_encode(fetch.stream.id, TPV_ID_BYTES, fetch.id);
     TPV_TRY(tpv_net_open(options->net, &fetch.net));
 
-    tpv_status_t status = tpv_arrivals_open(sink, &fetch.stream, workers, !options->no_digests, &fetch.arrivals);
+    tpv_status_t status = choose_device(&fetch);
+    if (status == TPV_OK)
+        status = tpv_arrivals_open(sink, &fetch.stream, workers, !options->no_digests, &fetch.arrivals);
     if (status != TPV_OK) goto close_net;
     tpv_landing_t landing = tpv_arrivals_landing(fetch.arrivals);
     status = tpv_receiver_open(fetch.net, &fetch.stream, &landing, &fetch.receiver);

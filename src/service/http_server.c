@@ -37,7 +37,7 @@ typedef struct {
 
 struct tpv_http_server {
     tpv_http_options_t options;
-    listener_t listeners[2];
+    listener_t listeners[1 + TPV_LISTEN_MOST];
     unsigned listener_count;
     tpv_http_access_t access; /* on TCP */
     char addresses[512];
@@ -381,8 +381,15 @@ tpv_status_t tpv_http_server_open(const tpv_http_options_t *options, tpv_http_se
         }
     }
     if (status == TPV_OK && options->listen) {
-        status = tpv_listen_tcp(options->listen, options->may_be_open, &descriptor);
-        if (status == TPV_OK) status = add_listener(s, descriptor, true);
+        int descriptors[TPV_LISTEN_MOST];
+        unsigned count = 0;
+        status = tpv_listen_tcp(options->listen, options->may_be_open, descriptors, &count);
+        for (unsigned i = 0; i < count; i++) {
+            if (status == TPV_OK)
+                status = add_listener(s, descriptors[i], true);
+            else
+                close(descriptors[i]);
+        }
     }
     if (status != TPV_OK) {
         tpv_http_server_close(s);

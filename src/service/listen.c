@@ -145,16 +145,22 @@ static tpv_status_t resolve(const char *listen_at, struct addrinfo **found) {
     }
     memcpy(host, start, length);
     host[length] = '\0';
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    int failed = getaddrinfo(*host ? host : NULL, colon + 1, &hints, found);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    /* Of both families, whatever the host's files say of it (rfc6761, 6.3): so it is without a name. */
+    bool is_localhost = strcmp(host, "localhost") == 0;
+    if (!is_localhost) hints.ai_flags |= AI_PASSIVE;
+    int failed = getaddrinfo(*host && !is_localhost ? host : NULL, colon + 1, &hints, found);
     if (failed) return tpv_error_set(TPV_ERR_ARGUMENT, "--listen \"%s\": %s", listen_at, gai_strerror(failed));
     return TPV_OK;
 }
 
-/* The address to listen at, if that is allowed. The caller frees *found with freeaddrinfo. */
-static tpv_status_t find_address(const char *listen_at, bool may_be_open, struct addrinfo **found) {
+/* The addresses to listen at, if that is allowed. The caller frees *found with freeaddrinfo. */
+static tpv_status_t find_addresses(const char *listen_at, bool may_be_open, struct addrinfo **found) {
     TPV_TRY(resolve(listen_at, found));
-    if (may_be_open || is_loopback((*found)->ai_addr)) return TPV_OK;
+    const struct addrinfo *address = *found;
+    while (address && (may_be_open || is_loopback(address->ai_addr)))
+        address = address->ai_next;
+    if (!address) return TPV_OK;
     freeaddrinfo(*found);
     return tpv_error_set(
         TPV_ERR_PERMISSION,
@@ -165,22 +171,77 @@ static tpv_status_t find_address(const char *listen_at, bool may_be_open, struct
 
 tpv_status_t tpv_listen_check_tcp(const char *listen_at, bool may_be_open) {
     struct addrinfo *found = NULL;
-    TPV_TRY(find_address(listen_at, may_be_open, &found));
+    TPV_TRY(find_addresses(listen_at, may_be_open, &found));
     freeaddrinfo(found);
     return TPV_OK;
 }
 
-tpv_status_t tpv_listen_tcp(const char *listen_at, bool may_be_open, int *descriptor) {
-    struct addrinfo *found = NULL;
-    TPV_TRY(find_address(listen_at, may_be_open, &found));
-    tpv_status_t status = TPV_OK;
+static const struct addrinfo *first_of(const struct addrinfo *found, int family) {
+    while (found && found->ai_family != family)
+        found = found->ai_next;
+    return found;
+}
+
+/* Listen at one address, at *port when that is not 0; *port is the one that it has got. -1 with errno. */
+static int listen_at_one(const struct addrinfo *address, bool both, in_port_t *port) {
+    struct sockaddr_storage local;
+    socklen_t bytes = sizeof local;
     int on = 1;
-    int s = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s >= 0) setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (s < 0 || bind(s, found->ai_addr, found->ai_addrlen) != 0 || listen(s, BACKLOG) != 0)
-        status = tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot listen on %s", listen_at);
+    /* The port has the same place in both families' addresses. */
+    struct sockaddr_in *numbered = (struct sockaddr_in *)&local;
+    memcpy(&local, address->ai_addr, address->ai_addrlen);
+    if (*port) numbered->sin_port = *port;
+    int s = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s < 0) return -1;
+    setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    /* IPv4 has a socket of its own. */
+    if (both && address->ai_family == AF_INET6) setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (bind(s, (struct sockaddr *)&local, address->ai_addrlen) == 0 && listen(s, BACKLOG) == 0 &&
+        getsockname(s, (struct sockaddr *)&local, &bytes) == 0) {
+        *port = numbered->sin_port;
+        return s;
+    }
+    int error = errno;
+    close(s);
+    errno = error;
+    return -1;
+}
+
+/* A name may stand for a family that this host does not have. */
+static bool is_absent(int error) {
+    return error == EAFNOSUPPORT || error == EADDRNOTAVAIL;
+}
+
+static int listen_at_all(const struct addrinfo *found, int descriptors[TPV_LISTEN_MOST], unsigned *count) {
+    static const int families[TPV_LISTEN_MOST] = {AF_INET, AF_INET6};
+    bool both = first_of(found, AF_INET) && first_of(found, AF_INET6);
+    in_port_t port = 0;
+    int error = 0;
+    *count = 0;
+    for (int i = 0; i < TPV_LISTEN_MOST; i++) {
+        const struct addrinfo *address = first_of(found, families[i]);
+        if (!address) continue;
+        int s = listen_at_one(address, both, &port);
+        if (s >= 0)
+            descriptors[(*count)++] = s;
+        else if (!error || is_absent(error))
+            error = errno;
+    }
+    if (*count && (!error || is_absent(error))) return 0;
+    while (*count)
+        close(descriptors[--*count]);
+    return error ? error : EAFNOSUPPORT;
+}
+
+tpv_status_t tpv_listen_tcp(const char *listen_at, bool may_be_open, int descriptors[TPV_LISTEN_MOST],
+                            unsigned *count) {
+    struct addrinfo *found = NULL;
+    TPV_TRY(find_addresses(listen_at, may_be_open, &found));
+    bool any_port = ((const struct sockaddr_in *)found->ai_addr)->sin_port == 0;
+    int error = EADDRINUSE;
+    /* The port that one family has picked may be taken in the other. */
+    for (int tries = any_port ? 16 : 1; error == EADDRINUSE && tries > 0; tries--)
+        error = listen_at_all(found, descriptors, count);
     freeaddrinfo(found);
-    if (status != TPV_OK && s >= 0) close(s);
-    *descriptor = s;
-    return status;
+    return error ? tpv_error_set_errno(TPV_ERR_SYSTEM, error, "cannot listen on %s", listen_at) : TPV_OK;
 }

@@ -18,8 +18,12 @@ tpv_status_t tpv_listen_unix(const char *path, int *descriptor, int *lock);
 /* Remove the socket and its lock from the file system, and close the lock. */
 void tpv_listen_unlock(const char *path, int lock);
 
-/* TCP at "HOST:PORT", port 0: any. Beyond loopback only if it `may_be_open` to other hosts: TPV_ERR_PERMISSION.
- * TPV_ERR_ARGUMENT for another form or an unknown host; TPV_ERR_SYSTEM. */
-tpv_status_t tpv_listen_tcp(const char *listen_at, bool may_be_open, int *descriptor);
+#define TPV_LISTEN_MOST 2 /* sockets of one HOST:PORT: one for each family */
+
+/* TCP at "HOST:PORT", port 0: any. A HOST that stands for IPv4 and IPv6 addresses, such as localhost, is listened to at
+ * one of each, IPv4 first, at the same port; a family that this host does not have is left out. Beyond loopback only if
+ * it `may_be_open` to other hosts: TPV_ERR_PERMISSION. TPV_ERR_ARGUMENT for another form or an unknown host;
+ * TPV_ERR_SYSTEM. */
+tpv_status_t tpv_listen_tcp(const char *listen_at, bool may_be_open, int descriptors[TPV_LISTEN_MOST], unsigned *count);
 
 #endif

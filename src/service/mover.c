@@ -166,7 +166,8 @@ static bool is_hidden(const tpv_served_fetch_t *job) {
 static tpv_status_t hidden_failure(void) {
     return tpv_error_set(TPV_ERR_PEER,
                          "the rank cannot be connected to at the address that it gave, which is not that of "
-                         "its control connection; the service's log has the reason");
+                         "its control connection; the service's log has the reason, and NCCL_SOCKET_IFNAME at the rank "
+                         "chooses where it listens");
 }
 
 static void fail_to_send(tpv_mover_t *mover, tpv_served_fetch_t *job, tpv_status_t status) {

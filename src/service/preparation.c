@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "channel/route_device.h"
 #include "channel/selection.h"
 
 #define COMPILE_FACTOR 3 /* memory of a spec while it is compiled, in lengths of its text */
@@ -89,7 +90,8 @@ static tpv_status_t prepare(tpv_service_t *service, tpv_exchange_t *exchange, tp
     job->store = service->store;
     TPV_TRY(tpv_store_acquire(service->store, job->entry, view, job->deadline, &job->stored, &job->reused));
     job->stream =
-        (tpv_stream_t){.comms = request->comms,
+        (tpv_stream_t){.device = tpv_net_device_towards(service->net, tpv_exchange_descriptor(exchange)),
+                       .comms = request->comms,
                        .chunk_bytes = tpv_feeder_chunk_bytes(job->stored, request->max_chunk_bytes, request->comms),
                        .bytes = job->stored->table.bytes,
                        .ranges = request->ranges,

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,7 +26,8 @@ static const char help[] =
     "\n"
     "  --unix PATH          Unix socket of the control API, mode 0600 (default: $XDG_RUNTIME_DIR/tpviewd.sock, or\n"
     "                       /tmp/tpview-UID/tpviewd.sock without that variable; none when only --listen is given)\n"
-    "  --listen HOST:PORT   also serve on TCP; port 0 picks one. An address that other hosts can reach needs\n"
+    "  --listen HOST:PORT   also serve on TCP; port 0 picks one, and a HOST of IPv4 and IPv6, such as\n"
+    "                       localhost, is listened to on both. An address that other hosts can reach needs\n"
     "                       --token-file, --tls-client-ca or --insecure\n"
     "  --token-file FILE    bearer token that TCP clients must show; only its owner may read the file\n"
     "  --admin-token-file FILE\n"
@@ -324,20 +324,12 @@ static void stop(tpv_service_t *service, double drain_s, sigset_t signals) {
     tpv_service_close(service);
 }
 
-/* A descriptor for each shard, connection and comm: the soft limit is meant for programs that use select(2). */
-static void raise_descriptor_limit(void) {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 static int serve(daemon_t *d, char **definitions, int count) {
     /* Blocked before any thread exists, so that all inherit it and only sigwait takes them. */
     sigset_t signals = stop_signals();
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
-    raise_descriptor_limit();
+    tpv_cli_raise_descriptor_limit();
 
     tpv_service_t *service = NULL;
     tpv_status_t status = open_service(d, definitions, count, &service);

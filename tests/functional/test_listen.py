@@ -1,6 +1,7 @@
 """Where a service may listen: what counts as open to other hosts, and what stands in a socket's place."""
 
 import os
+import socket
 import subprocess
 
 import pytest
@@ -31,6 +32,22 @@ def test_what_other_hosts_reach_needs_a_token(refused, host):
 def test_loopback_does_not(tiny, start_service, control, host):
     service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", f"{host}:0")
     assert control(service.tcp).call("GET", "/healthz")[0] == 200
+
+
+def test_localhost_is_of_both_families(tiny, start_service, control, refused):
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this host has no IPv6")
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "localhost:0")
+    addresses = [word for word in service.process.ready.split() if ":" in word and word.rpartition(":")[2].isdecimal()]
+    port = service.tcp.rpartition(":")[2]
+    assert addresses == [f"127.0.0.1:{port}", f"[::1]:{port}"]
+    for address in (*addresses, f"localhost:{port}"):
+        assert control(address).call("GET", "/healthz")[0] == 200
+    # One family's port being taken is told, and nothing of the other is left.
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        failed(refused("--listen", f"localhost:{port}"), f"localhost:{port}", "in use")
+        socket.create_server(("127.0.0.1", port)).close()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link to a file", "dangling link", "fifo"])

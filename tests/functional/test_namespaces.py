@@ -6,7 +6,10 @@ import time
 
 import pytest
 from conftest import LIMIT_S
+from outcomes import failed
 
+# Each host's first interface, which leads nowhere: a cable between two ends of its own.
+ASIDE = ("10.211.8.1", "10.211.9.1")
 ADDRESSES = {"IPv4": ("10.211.7.1", "10.211.7.2", 24), "IPv6": ("fd5a:7::1", "fd5a:7::2", 64)}
 TOKEN = "a-token-of-this-test"
 
@@ -37,6 +40,11 @@ def hosts():
             except (OSError, subprocess.CalledProcessError) as error:
                 pytest.skip(f"no network namespace can be made here: {getattr(error, 'stderr', error)}")
             made.append(name)
+        for name, address in zip(names, ASIDE):
+            ip("-n", name, "link", "add", "aside0", "type", "veth", "peer", "name", "aside1")
+            ip("-n", name, "address", "add", f"{address}/24", "dev", "aside0")
+            ip("-n", name, "link", "set", "aside0", "up")
+            ip("-n", name, "link", "set", "aside1", "up")
         ip("-n", names[0], "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", names[1])
         for index, name in enumerate(names):
             for addresses in ADDRESSES.values():
@@ -67,6 +75,31 @@ def test_fetch_from_another_host(hosts, tiny, start_service, tpview, check_view,
                   prefix=("ip", "netns", "exec", hosts[1]))
     assert done.returncode == 0, done.stderr
     assert check_view(tiny("qwen3"), 4, 3, tmp_path / "view").returncode == 0
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_the_interface_that_reaches_the_source_carries_the_data(hosts, tiny, start_service, tpview, check_view, tmp_path,
+                                                                family):
+    """Both hosts have another interface first. The user's own choice counts more."""
+    (tmp_path / "token").touch(0o600)
+    (tmp_path / "token").write_text(TOKEN)
+    source, rank, _ = ADDRESSES[family]
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", f"[{source}]:0" if family == "IPv6" else f"{source}:0",
+                            "--token-file", tmp_path / "token", env={"TPVIEW_DEBUG": "INFO"},
+                            prefix=("ip", "netns", "exec", hosts[0]))
+
+    def fetch(**env):
+        return tpview("fetch", "--source", service.tcp, "--artifact", "qwen3", "--tp-size", 4, "--tp-rank", 3, "--out",
+                      tmp_path / "view", "--token-file", tmp_path / "token", "--deadline", LIMIT_S - 10, "--comms", 2, env=env,
+                      prefix=("ip", "netns", "exec", hosts[1]))
+
+    done = fetch(NCCL_SOCKET_IFNAME="aside0")
+    failed(done, ASIDE[1], rank, "NCCL_SOCKET_IFNAME")
+    assert "aside0" in service.process.said()
+    done = fetch()
+    assert done.returncode == 0, done.stderr
+    assert check_view(tiny("qwen3"), 4, 3, tmp_path / "view").returncode == 0
+    assert "device veth0" in service.process.said()
 
 
 def test_cable_is_pulled_before_the_fetch(hosts, tiny, start_service, tpview, tmp_path):

@@ -518,6 +518,10 @@ static void a_bad_handle_is_refused(void **state) {
     assert_int_equal(result, ncclRemoteError);
     assert_null(comm);
     assert_int_equal(net_log_count("Connection refused"), 1);
+    /* Both addresses, and what chooses them. */
+    assert_int_equal(net_log_count("connecting to 127.0.0.1:"), 1);
+    assert_int_equal(net_log_count("from lo (127.0.0.1:"), 1);
+    assert_int_equal(net_log_count("NCCL_SOCKET_IFNAME"), 1);
 }
 
 static void an_abandoned_connect_leaves_nothing(void **state) {

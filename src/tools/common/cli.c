@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -147,6 +148,13 @@ const char *tpv_cli_text(const char *text) {
     static char buffers[4][4096];
     static unsigned turn;
     return text ? tpv_text_shown(text, sizeof buffers[0], buffers[turn++ % 4]) : NULL;
+}
+
+void tpv_cli_raise_descriptor_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 tpv_status_t tpv_cli_seconds(const char *option, const char *text, double *seconds) {

@@ -34,6 +34,10 @@ const char *tpv_cli_nearest(const char *word, const char *const *words, size_t c
  * NULL stays NULL. */
 const char *tpv_cli_text(const char *text);
 
+/* Have as many descriptors as the hard limit allows: one is needed for each shard, connection and comm. The soft limit
+ * is meant for programs that use select(2). */
+void tpv_cli_raise_descriptor_limit(void);
+
 #define TPV_CLI_MAX_SECONDS 1e9 /* some thirty years: in nanoseconds it can be added to any time */
 
 /* Seconds above 0 and at most TPV_CLI_MAX_SECONDS, with fractions. TPV_ERR_ARGUMENT. */

@@ -301,6 +301,7 @@ tpv_status_t tpv_arguments_plan(tpv_arguments_t *arguments) {
 
 tpv_status_t tpv_arguments_open(tpv_arguments_t *arguments, tpv_source_t **source, tpv_artifact_t **artifact) {
     *source = NULL;
+    tpv_cli_raise_descriptor_limit();
     if (arguments->checkpoint) return tpv_artifact_open(arguments->checkpoint, artifact);
     TPV_TRY(tpv_arguments_source(arguments, source));
     tpv_status_t status = tpv_source_artifact(*source, arguments->artifact, tpv_arguments_left(arguments), artifact);

@@ -19,6 +19,7 @@ static tpv_status_t verify(tpv_arguments_t *arguments, const char *path) {
     tpv_view_t *view = NULL;
     if (!arguments->checkpoint) return tpv_error_set(TPV_ERR_ARGUMENT, "--checkpoint DIR is needed");
     TPV_TRY(tpv_arguments_plan(arguments));
+    tpv_cli_raise_descriptor_limit();
     TPV_TRY(tpv_artifact_open(arguments->checkpoint, &artifact));
     tpv_status_t status = tpv_arguments_view(arguments, artifact, &view);
     tpv_progress_bar_t bar = tpv_progress_bar("verify");

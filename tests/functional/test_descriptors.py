@@ -1,0 +1,29 @@
+"""The soft limit of descriptors is no limit to how many shards, versions and comms there may be: the hard one is."""
+
+import pytest
+from conftest import fetch_command
+from models import write_tiny
+
+SOFT = 40  # stands for the 1024 that shells give
+LIMITED = ("prlimit", f"--nofile={SOFT}:4096")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """A checkpoint in more files than the soft limit lets a process open."""
+    folder = write_tiny("qwen3", tmp_path_factory.mktemp("shards") / "model", shard_bytes=1, num_hidden_layers=6)
+    assert len(list(folder.glob("*.safetensors"))) > SOFT
+    return folder
+
+
+def test_more_shards_than_the_soft_limit(shards, start_service, tpview, check_view, tmp_path):
+    service = start_service(f"qwen3@1={shards}", prefix=LIMITED)
+    limits = open(f"/proc/{service.process.process.pid}/limits").read()
+    assert next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3:5] == ["4096", "4096"]
+    assert tpview("publish", "--source", service.source, f"qwen3@2={shards}").returncode == 0
+    done = tpview(*fetch_command(service.source, tmp_path / "view"), "--comms", 16, prefix=LIMITED)
+    assert done.returncode == 0, done.stderr
+    assert check_view(shards, 2, 0, tmp_path / "view").returncode == 0
+    for command in (("plan",), ("verify", tmp_path / "view")):
+        done = tpview(*command, "--checkpoint", shards, "--tp-size", 2, "--tp-rank", 0, prefix=LIMITED)
+        assert done.returncode == 0, done.stderr
