@@ -46,7 +46,8 @@ static bool interface_of(int descriptor, char name[IF_NAMESIZE]) {
 
 int tpv_net_device_towards(const tpv_net_t *net, int descriptor) {
     char name[IF_NAMESIZE];
-    if (net->devices < 2 || !interface_of(descriptor, name)) return net->device;
+    /* Memory that is registered with a whole device is good for that one alone (registration.h). */
+    if (net->devices < 2 || net->properties.registers_for_device || !interface_of(descriptor, name)) return net->device;
     for (int i = 0; i < net->devices; i++) {
         tpv_net_device_t device;
         if (net->abi.properties(&net->abi, i, &device) != ncclSuccess || strcmp(device.name, name) != 0) continue;
