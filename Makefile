@@ -15,7 +15,6 @@ SAN      ?=
 # libFuzzer needs clang; the seconds are for each target.
 FUZZ_CC      ?= clang
 FUZZ_SECONDS ?= 60
-ROUNDS       ?= 1000
 SOAK_SECONDS ?= 300
 # A checkpoint that benchmarks may make and reuse.
 BENCH_DIR ?= $(B)/bench
@@ -227,7 +226,7 @@ check-vllm: all
 
 # Services, ranks and publishers killed and stopped at random. A failed round is named and
 # can be replayed:  make chaos SEED=S ROUND=R
-ROUNDS   ?= 200
+chaos: ROUNDS ?= 200
 chaos = build/venv/bin/python tests/chaos/chaos.py --build $(B) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND))
 chaos: all
 	$(Q)$(chaos) --rounds $(if $(ROUND),1,$(ROUNDS))
@@ -244,6 +243,7 @@ check-tsan:
 # ---- longer jobs --------------------------------------------------------------------------------
 # A survivor of ROUNDS peers that are killed in the middle of a transfer, over TCP and over the same-host transport; no
 # new round after SOAK_SECONDS each.
+soak-net: ROUNDS ?= 1000
 soak-net: $(PLUGIN) $(B)/tests/functional/test_net_kill
 	$(Q)for local in 0 1; do TPVIEW_NET_LOCAL=$$local TEST_ROUNDS=$(ROUNDS) TEST_SECONDS=$(SOAK_SECONDS) \
 	  TEST_TIMEOUT=$$(($(SOAK_SECONDS) + 60)) scripts/run-tests $(B) $(B)/tests/functional/test_net_kill || exit 1; done
