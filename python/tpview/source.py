@@ -7,13 +7,12 @@ import functools
 import json
 import os
 import threading
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 from ._bindings import FetchOptions, SourceOptions, byref, check, library, take_text
 from ._handle import Handle
 from ._memory import allocate, memory_of, tensors_of
-from .errors import NotFoundError, UsageError
+from .errors import NotFoundError, PermissionDenied, UsageError
 from .job import Job
 from .layout import Layout
 from .manifest import Manifest
@@ -32,7 +31,12 @@ def _token(token: Optional[str], token_file: Union[str, os.PathLike, None]) -> O
         return token
     if token_file is None:
         token_file = os.environ.get("TPVIEW_TOKEN_FILE")
-    return Path(token_file).read_text().strip() if token_file else None
+    if not token_file:
+        return None
+    with open(token_file) as file:
+        if os.fstat(file.fileno()).st_mode & 0o077:
+            raise PermissionDenied(f"{token_file} can be read by others: chmod 600 it", stage="connect")
+        return file.read().strip()
 
 
 def _tls_options(address: Optional[str], **files: Union[str, os.PathLike, None]) -> Dict[str, Optional[bytes]]:

@@ -73,6 +73,21 @@ def test_ranks_get_their_slices(source, tiny, rank):
         numpy.testing.assert_array_equal(got[name], wanted, err_msg=name)
 
 
+def test_a_token_file_that_others_can_read_is_refused_like_the_tools_do(start_service, tiny, tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    token.write_text("secretOfManyCharacters\n")
+    token.chmod(0o600)
+    running = start_service(f"qwen3@1={tiny('qwen3-float32')}", "--listen", "127.0.0.1:0", "--token-file", token)
+    with tpview.connect(running.tcp, token_file=token) as source:
+        assert source.manifest("qwen3@1").label == "qwen3@1"
+    token.chmod(0o640)
+    with pytest.raises(tpview.PermissionDenied, match="chmod 600"):
+        tpview.connect(running.tcp, token_file=token)
+    monkeypatch.setenv("TPVIEW_TOKEN_FILE", str(token))
+    with pytest.raises(tpview.PermissionDenied, match="chmod 600"):
+        tpview.connect(running.tcp)
+
+
 def test_tensors_of_the_caller_are_filled_where_they_lie(source, tiny):
     """Transposed, reversed, every second element, and one dense; nothing between the elements is touched."""
     values = values_of(tiny("qwen3-float32"))
