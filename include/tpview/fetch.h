@@ -2,6 +2,10 @@
  * Fetching: a rank asks a view-export service (tpviewd) for its view and receives the dense form straight into memory
  * of its own, through the receive comms of an NCCL net plugin.
  *
+ * A source may have several services that serve the same artifacts. A fetch that loses one goes on at the same or the
+ * next and asks only for the bytes that it lacks: what is verified stays. All have to be of one artifact_id and one
+ * view_id: nothing is ever put together of two versions.
+ *
  * Deadlines are relative seconds, taken from the call on; every wait inside ends with them, and TPV_ERR_DEADLINE is
  * final. After any error the destination's content is undefined and the lease at the source has been given back (or
  * will be, when the source notices that we are gone).
@@ -17,6 +21,7 @@
 extern "C" {
 #endif
 
+#define TPV_MAX_SOURCES 16
 #define TPV_MAX_COMMS 64
 #define TPV_MIN_CHUNK 4096u
 #define TPV_MAX_CHUNK (64u << 20)
@@ -45,30 +50,37 @@ typedef struct tpv_source_options {
  * TPV_ERR_UNSUPPORTED, TPV_ERR_NO_MEMORY. The caller owns *source.
  */
 TPV_API tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source);
+/*
+ * Name one more service, to be asked when those named before it cannot give what is wanted. Errors as tpv_source_open,
+ * and TPV_ERR_ARGUMENT for one more than TPV_MAX_SOURCES.
+ */
+TPV_API tpv_status_t tpv_source_add(tpv_source_t *source, const char *address, const tpv_source_options_t *options);
 /* NULL is allowed. Ends leases that are still held through it. */
 TPV_API void tpv_source_close(tpv_source_t *source);
 
-/* GET a read-only path of the control API (docs/control-api.md), such as "/v1/artifacts". The caller frees *json.
+/* GET a read-only path of the control API (docs/control-api.md), such as "/v1/artifacts", from the first service that
+ * answers it well; one that is silent is left for the next after TPVIEW_SOURCE_TIMEOUT. The caller frees *json.
  * TPV_ERR_PEER when nobody answers there, TPV_ERR_PERMISSION (by the service, or by us when its certificate or the user
  * that listens on its Unix socket is not to be trusted; nothing is sent then), TPV_ERR_NOT_FOUND, TPV_ERR_PROTOCOL,
  * TPV_ERR_DEADLINE. */
 TPV_API tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json);
 
-/* The index of artifact "NAME" (its newest version) or "NAME@VERSION". Errors as tpv_source_get, and TPV_ERR_FORMAT for
- * a bad manifest. The caller owns *artifact. */
+/* The index of artifact "NAME" (its newest version at the first service that has one) or "NAME@VERSION". Errors as
+ * tpv_source_get, and TPV_ERR_FORMAT for a bad manifest. The caller owns *artifact. */
 TPV_API tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name, double deadline_s,
                                          tpv_artifact_t **artifact);
 
 /*
  * Have the running service offer "NAME@VERSION=DIR" as well; DIR is a path on its host. Returns when it has computed
  * the digest and offers it. Older versions stay on offer, but their cached exports are the first to go.
- * TPV_ERR_ARGUMENT for a label that is taken, TPV_ERR_PERMISSION when the service trusts only its Unix socket or a
- * token, what tpv_artifact_open returns there, and errors as tpv_source_get.
+ * TPV_ERR_ARGUMENT for a label that is taken and for a source of several services, TPV_ERR_PERMISSION when the service
+ * trusts only its Unix socket or a token, what tpv_artifact_open returns there, and errors as tpv_source_get.
  */
 TPV_API tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, double deadline_s);
 
 /* Have the service stop offering "NAME@VERSION". Fetches in flight end as usual, then its exports are freed; it never
- * comes back but by a new publish. TPV_ERR_NOT_FOUND, TPV_ERR_PERMISSION, and errors as tpv_source_get. */
+ * comes back but by a new publish. TPV_ERR_ARGUMENT for a source of several services, TPV_ERR_NOT_FOUND,
+ * TPV_ERR_PERMISSION, and errors as tpv_source_get. */
 TPV_API tpv_status_t tpv_source_retire(tpv_source_t *source, const char *label, double deadline_s);
 
 typedef struct tpv_fetch_options {
@@ -87,9 +99,17 @@ typedef struct tpv_fetch_options {
     void *progress_user;
 } tpv_fetch_options_t;
 
+/* What one service of a source gave to a fetch. */
+typedef struct tpv_fetch_share {
+    uint64_t bytes;      /* verified */
+    uint64_t wire_bytes; /* all that came as messages: chunks, trailers, greetings */
+    uint32_t attempts;   /* how often it was asked */
+} tpv_fetch_share_t;
+
 typedef struct tpv_fetch_result {
-    uint64_t needed_bytes; /* the dense form */
-    uint64_t wire_bytes;   /* all that the source sent as messages: chunks, trailers, greetings */
+    uint64_t needed_bytes;  /* the dense form */
+    uint64_t resumed_bytes; /* of these, what an earlier fetch had left: see tpv_fetch_file */
+    uint64_t wire_bytes;    /* all that came as messages, of all services */
     uint64_t chunks;
     double seconds;         /* from the call to the last verified byte */
     double first_seconds;   /* to the first verified chunk; 0 where there is none */
@@ -100,13 +120,21 @@ typedef struct tpv_fetch_result {
     char export_kind[8];    /* "cold", or "warm" when the source had nothing to gather */
     bool digests_checked;
     bool canonical; /* whole tensors were fetched and cut here; export_kind is "whole" */
+    uint32_t source_count;
+    tpv_fetch_share_t sources[TPV_MAX_SOURCES]; /* in the order in which the services were named */
 } tpv_fetch_result_t;
 
 /*
  * Fetch `view` of `artifact` (an index that tpv_source_artifact gave, or an open artifact with the same artifact_id)
  * into `destination`, which has room for the dense form. The memory must stay valid during the call only. On success
- * the source has been told to end the lease, and does so at once. Errors: TPV_ERR_DIGEST for bytes that differ from
- * what the source sent, TPV_ERR_PEER for a source or comm that died, TPV_ERR_DEADLINE, TPV_ERR_NET, TPV_ERR_REFUSED,
+ * the source has been told to end the lease, and does so at once.
+ *
+ * Bytes that differ from what was sent, a comm or a service that died: what is missing is asked for again, as long as
+ * there is a service that gave a byte when it was last asked, or was not asked since; a service that said no is not
+ * asked again. A service from which no byte came for TPVIEW_SOURCE_TIMEOUT seconds is left while there is another one.
+ *
+ * Errors, with what each service was asked in vain for last: TPV_ERR_DIGEST for bytes that differ from what the source
+ * sent, TPV_ERR_PEER for a source or comm that died, TPV_ERR_DEADLINE, TPV_ERR_NET, TPV_ERR_REFUSED,
  * TPV_ERR_NOT_FOUND, TPV_ERR_CANCELLED, and what the source reports of its side.
  */
 TPV_API tpv_status_t tpv_fetch(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,

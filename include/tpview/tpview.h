@@ -33,7 +33,7 @@ TPV_API const char *tpv_version(void);
 
 /* Grows whenever a public structure or the meaning of a public function changes. A caller that was not compiled against
  * these very headers (a binding) compares it with TPV_ABI_VERSION of those that it was written for. */
-#define TPV_ABI_VERSION 3u
+#define TPV_ABI_VERSION 4u
 TPV_API uint32_t tpv_abi_version(void);
 
 #endif

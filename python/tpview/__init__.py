@@ -12,7 +12,7 @@ Importing it loads neither torch nor numpy, and the C library only at the first 
 from .errors import (CancelledError, DeadlineError, DigestMismatch, Error, FormatError, InternalError, LeaseLost,
                      NetError, NoSpaceError, NotFoundError, OutOfMemoryError, PeerLost, PermissionDenied, PlanError,
                      ProtocolError, RefusedError, SystemFailure, UnsupportedError, UsageError)
-from .job import Job, Result
+from .job import Job, Result, Share
 from .layout import Layout, Slice
 from .manifest import Manifest, TensorInfo
 from .plan import Output, Plan
@@ -22,5 +22,5 @@ __version__ = "0.1.0"
 
 __all__ = ["CancelledError", "DeadlineError", "DigestMismatch", "Error", "FormatError", "InternalError", "Job", "Layout",
            "LeaseLost", "Manifest", "NetError", "NoSpaceError", "NotFoundError", "Output", "OutOfMemoryError", "PeerLost",
-           "PermissionDenied", "Plan", "PlanError", "ProtocolError", "RefusedError", "Result", "Slice", "Source",
+           "PermissionDenied", "Plan", "PlanError", "ProtocolError", "RefusedError", "Result", "Share", "Slice", "Source",
            "SystemFailure", "TensorInfo", "UnsupportedError", "UsageError", "connect"]

@@ -15,8 +15,9 @@ from typing import Optional
 
 from .errors import UnsupportedError, error_of
 
-ABI_VERSION = 3  # TPV_ABI_VERSION of include/tpview/tpview.h that the tables below were written for
+ABI_VERSION = 4  # TPV_ABI_VERSION of include/tpview/tpview.h that the tables below were written for
 MAX_DIMS = 8  # TPV_MAX_DIMS
+MAX_SOURCES = 16  # TPV_MAX_SOURCES
 
 
 class Tensor(Structure):
@@ -70,18 +71,25 @@ class Destination(Structure):
     _fields_ = [("data", c_void_p), ("strides", c_int64 * MAX_DIMS)]
 
 
+class FetchShare(Structure):
+    """tpv_fetch_share_t"""
+
+    _fields_ = [("bytes", c_uint64), ("wire_bytes", c_uint64), ("attempts", c_uint32)]
+
+
 class FetchResult(Structure):
     """tpv_fetch_result_t"""
 
-    _fields_ = [("needed_bytes", c_uint64), ("wire_bytes", c_uint64), ("chunks", c_uint64), ("seconds", c_double),
-                ("first_seconds", c_double), ("gap_p99_seconds", c_double),
+    _fields_ = [("needed_bytes", c_uint64), ("resumed_bytes", c_uint64), ("wire_bytes", c_uint64), ("chunks", c_uint64),
+                ("seconds", c_double), ("first_seconds", c_double), ("gap_p99_seconds", c_double),
                 ("fetch_id", c_char * 33), ("artifact", c_char * 128), ("export_kind", c_char * 8),
-                ("digests_checked", c_bool), ("canonical", c_bool)]
+                ("digests_checked", c_bool), ("canonical", c_bool), ("source_count", c_uint32),
+                ("sources", FetchShare * MAX_SOURCES)]
 
 
 STRUCTURES = {"tpv_tensor_t": Tensor, "tpv_plan_options_t": PlanOptions, "tpv_output_t": Output,
               "tpv_view_stats_t": ViewStats, "tpv_source_options_t": SourceOptions,
-              "tpv_fetch_options_t": FetchOptions, "tpv_destination_t": Destination,
+              "tpv_fetch_options_t": FetchOptions, "tpv_destination_t": Destination, "tpv_fetch_share_t": FetchShare,
               "tpv_fetch_result_t": FetchResult}
 
 STATUS = c_int  # tpv_status_t
@@ -132,6 +140,8 @@ PROTOTYPES = [
     ("tpv_view_alias", c_bool, [c_void_p, c_size_t, POINTER(c_char_p), POINTER(c_char_p)]),
     # tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source);
     ("tpv_source_open", STATUS, [c_char_p, POINTER(SourceOptions), POINTER(c_void_p)]),
+    # tpv_status_t tpv_source_add(tpv_source_t *source, const char *address, const tpv_source_options_t *options);
+    ("tpv_source_add", STATUS, [c_void_p, c_char_p, POINTER(SourceOptions)]),
     # void tpv_source_close(tpv_source_t *source);
     ("tpv_source_close", None, [c_void_p]),
     # tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json);

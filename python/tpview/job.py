@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Tuple, Union
 
 from ._bindings import FetchOptions, FetchResult, byref, check, library
 from ._handle import Handle
@@ -15,19 +15,30 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .source import Source
 
-__all__ = ["Job", "Result"]
+__all__ = ["Job", "Result", "Share"]
 
 WAIT_SLICE_S = 0.1  # how long a wait may keep Python from its signal handlers
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one service gave: verified bytes, all bytes that came as messages, and how often it was asked."""
+
+    address: str
+    bytes: int
+    wire_bytes: int
+    attempts: int
 
 
 @dataclass(frozen=True)
 class Result:
     """How a fetch went.
 
-    needed_bytes: of the dense form; wire_bytes: all that the source sent, trailers and greetings included.
+    needed_bytes: of the dense form; wire_bytes: all that the services sent, trailers and greetings included.
     seconds:      from the start to the last verified byte.
     export:       "cold", "warm" (the source had nothing to gather) or "whole" (whole tensors were cut here).
     canonical:    whole tensors were fetched because the source could not cut the view.
+    sources:      a Share for each service, in the order of connect's addresses.
     """
 
     label: str
@@ -39,6 +50,7 @@ class Result:
     export: str
     digests_checked: bool
     canonical: bool
+    sources: Tuple[Share, ...] = ()
 
     @property
     def gigabytes_per_second(self) -> float:
@@ -108,7 +120,9 @@ class Job:
             check(library().tpv_fetch_job_result(self._handle.pointer, byref(raw)), stage="fetch",
                   peer=self._source.address)
             self._result = Result(raw.artifact.decode(), raw.fetch_id.decode(), raw.needed_bytes, raw.wire_bytes,
-                                  raw.chunks, raw.seconds, raw.export_kind.decode(), raw.digests_checked, raw.canonical)
+                                  raw.chunks, raw.seconds, raw.export_kind.decode(), raw.digests_checked, raw.canonical,
+                                  tuple(Share(address, share.bytes, share.wire_bytes, share.attempts)
+                                        for address, share in zip(self._source.addresses, raw.sources)))
             self._good.append(True)
         return self._result
 

@@ -7,9 +7,9 @@ import functools
 import json
 import os
 import threading
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from ._bindings import FetchOptions, SourceOptions, byref, check, library, take_text
+from ._bindings import MAX_SOURCES, FetchOptions, SourceOptions, byref, check, library, take_text
 from ._handle import Handle
 from ._memory import allocate, memory_of, tensors_of
 from .errors import NotFoundError, PermissionDenied, UsageError
@@ -39,21 +39,23 @@ def _token(token: Optional[str], token_file: Union[str, os.PathLike, None]) -> O
         return file.read().strip()
 
 
-def _tls_options(address: Optional[str], **files: Union[str, os.PathLike, None]) -> Dict[str, Optional[bytes]]:
+def _tls_options(addresses: Sequence[str], **files: Union[str, os.PathLike, None]) -> Dict[str, Optional[bytes]]:
     """The environment is for all sources of a process, also for those without TLS."""
-    if address and address.startswith("https://"):
+    if any(address.startswith("https://") for address in addresses):
         files = {name: file or os.environ.get(f"TPVIEW_{name.upper()}") for name, file in files.items()}
     return {name: os.fsencode(file) if file else None for name, file in files.items()}
 
 
-def connect(address: Optional[str] = None, *, timeout: float = 30.0, token: Optional[str] = None,
+def connect(address: Union[str, Sequence[str], None] = None, *, timeout: float = 30.0, token: Optional[str] = None,
             token_file: Union[str, os.PathLike, None] = None, tls_ca: Union[str, os.PathLike, None] = None,
             tls_cert: Union[str, os.PathLike, None] = None, tls_key: Union[str, os.PathLike, None] = None,
             any_uid: bool = False) -> "Source":
     """Name a source and see that it answers.
 
-    address: "unix:PATH", "HOST:PORT", "[v6]:PORT", or "https://HOST:PORT" for TLS; None: the environment's TPVIEW_SOURCE, or
-        else the socket at which this user's tpviewd is by default.
+    address: "unix:PATH", "HOST:PORT", "[v6]:PORT", or "https://HOST:PORT" for TLS; several of them, in a list or with commas
+             in between, name services that serve the same artifacts: when one is lost, a fetch goes on at the next and
+             asks for what is missing. None: the environment's TPVIEW_SOURCE, or else the socket at which this user's
+             tpviewd is by default.
     timeout: seconds that each request but a fetch may take, this one included.
     token, token_file: the bearer token or the file that has it; neither: the file that TPVIEW_TOKEN_FILE names, if any.
     tls_ca: file of the authorities that may have signed the source's certificate; None: TPVIEW_TLS_CA, or else those that
@@ -64,10 +66,13 @@ def connect(address: Optional[str] = None, *, timeout: float = 30.0, token: Opti
 
     Raises UsageError for another form of address, PeerLost when nobody answers there, PermissionDenied (also
     for a certificate or a user that is not to be trusted), DeadlineError; for a file of TLS also NotFoundError and FormatError."""
-    address = address or os.environ.get("TPVIEW_SOURCE") or None
-    source = Source(address, timeout=timeout, token=_token(token, token_file),
-                    tls=_tls_options(address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key),
-                    any_uid=any_uid)
+    if address is None:
+        address = os.environ.get("TPVIEW_SOURCE") or None
+    addresses = [part for part in address.split(",") if part] if isinstance(address, str) else list(address or ())
+    if address is not None and not 0 < len(addresses) <= MAX_SOURCES:
+        raise UsageError(f"{len(addresses)} addresses: expected 1 to {MAX_SOURCES}", stage="connect")
+    source = Source(addresses, timeout=timeout, token=_token(token, token_file),
+                    tls=_tls_options(addresses, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key), any_uid=any_uid)
     try:
         source._get("/healthz", stage="connect")
     except BaseException:
@@ -77,16 +82,18 @@ def connect(address: Optional[str] = None, *, timeout: float = 30.0, token: Opti
 
 
 class Source:
-    """Made by connect. Any thread may call it; each fetch has a connection of its own, kept for the next one.
+    """Made by connect. Any thread may call it; each fetch has a connection of its own to each service, kept for the next
+    one. addresses: of the services; address: them with commas in between.
 
     Closing it leaves running jobs alone: each ends by its own."""
 
-    def __init__(self, address: Optional[str], *, timeout: float, token: Optional[str], tls: Dict[str, Optional[bytes]],
+    def __init__(self, addresses: Sequence[str], *, timeout: float, token: Optional[str], tls: Dict[str, Optional[bytes]],
                  any_uid: bool):
         if not timeout > 0:
             raise UsageError(f"a timeout of {timeout} s: expected more than 0", stage="connect")
-        self.address, self.timeout = address or "default socket", timeout
-        self._address = address.encode() if address else None
+        self.addresses, self.timeout = tuple(addresses) or ("default socket",), timeout
+        self.address = ",".join(self.addresses)
+        self._first = addresses[0].encode() if addresses else None
         self._options = SourceOptions(token=token.encode() if token is not None else None, any_uid=any_uid, **tls)
         self._lock = threading.Lock()
         self._idle: List[Handle] = []  # under the lock
@@ -103,9 +110,17 @@ class Source:
                 if handle._pid == os.getpid():
                     return handle
         pointer = ctypes.c_void_p()
-        check(library().tpv_source_open(self._address, byref(self._options), byref(pointer)), stage="connect",
+        check(library().tpv_source_open(self._first, byref(self._options), byref(pointer)), stage="connect",
               peer=self.address)
-        return Handle(pointer.value, library().tpv_source_close, "connection")
+        handle = Handle(pointer.value, library().tpv_source_close, "connection")
+        try:
+            for address in self.addresses[1:]:
+                check(library().tpv_source_add(handle.pointer, address.encode(), byref(self._options)), stage="connect",
+                      peer=address)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
 
     def _give_back(self, handle: Handle, *, reusable: bool) -> None:
         with self._lock:

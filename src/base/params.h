@@ -20,6 +20,7 @@ typedef enum tpv_param {
     TPV_PARAM_BUDGET,
     TPV_PARAM_EXPORT_TTL,
     TPV_PARAM_SHARED_TTL,
+    TPV_PARAM_SOURCE_TIMEOUT,
     TPV_PARAM_COUNT
 } tpv_param_t;
 

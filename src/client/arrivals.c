@@ -35,10 +35,11 @@ struct tpv_arrivals {
     atomic_bool cancelled; /* relaxed: what was not begun need not be */
     uint8_t *ring;         /* a buffer for each place; NULL until one is needed */
     size_t ring_bytes;
-    bool no_memory; /* for the ring */
-    uint64_t taken;
-    tpv_pace_t pace;
-    uint32_t count, next, busy; /* places, where to look for a free one, how many are PLACED to TAKEN */
+    bool no_memory; /* for the ring or the ranges */
+    tpv_ranges_t *have;
+    tpv_pace_t *pace;
+    char mismatch[TPV_ERROR_MAX]; /* the message of the first wrong digest */
+    uint32_t count, next, busy;   /* places, where to look for a free one, how many are PLACED to TAKEN */
     place_t *places;
 };
 
@@ -112,14 +113,19 @@ static bool map_ring(tpv_arrivals_t *arrivals) {
 static void *place_chunk(void *user, uint64_t index, bool direct) {
     tpv_arrivals_t *arrivals = user;
     direct = direct && arrivals->sink->memory;
+    uint64_t offset = index * arrivals->stream.chunk_bytes, length = tpv_stream_chunk_length(&arrivals->stream, index);
     if (arrivals->busy == arrivals->count || (!direct && !map_ring(arrivals))) return NULL;
     while (atomic_load_explicit(&arrivals->places[arrivals->next].state, memory_order_relaxed) != FREE)
         arrivals->next = (arrivals->next + 1) % arrivals->count;
     place_t *place = &arrivals->places[arrivals->next];
+    if (direct && tpv_ranges_remove(arrivals->have, offset, offset + length) != TPV_OK) {
+        arrivals->no_memory = true;
+        return NULL;
+    }
     arrivals->busy++;
     place->chunk = index;
-    place->offset = index * arrivals->stream.chunk_bytes;
-    place->length = tpv_stream_chunk_length(&arrivals->stream, index);
+    place->offset = offset;
+    place->length = length;
     place->data = direct ? arrivals->sink->memory + place->offset
                          : arrivals->ring + (size_t)arrivals->next * arrivals->stream.chunk_bytes;
     atomic_store_explicit(&place->state, PLACED, memory_order_relaxed);
@@ -149,13 +155,15 @@ static tpv_region_t ring(void *user) {
 /* ---- for the fetch ---- */
 
 tpv_status_t tpv_arrivals_open(tpv_sink_t *sink, const tpv_stream_t *stream, unsigned workers, bool check_digests,
-                               tpv_arrivals_t **arrivals) {
+                               tpv_ranges_t *have, tpv_pace_t *pace, tpv_arrivals_t **arrivals) {
     tpv_arrivals_t *a = calloc(1, sizeof *a);
     if (!a) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the chunks of a fetch");
     a->sink = sink;
     a->stream = *stream;
     a->workers = check_digests || !sink->memory ? workers : 0;
     a->check_digests = check_digests;
+    a->have = have;
+    a->pace = pace;
     *arrivals = a;
     return TPV_OK;
 }
@@ -169,28 +177,41 @@ tpv_landing_t tpv_arrivals_landing(tpv_arrivals_t *arrivals) {
                            .direct = {arrivals->sink->memory, arrivals->sink->memory ? arrivals->stream.bytes : 0}};
 }
 
+static tpv_status_t collect(tpv_arrivals_t *arrivals, place_t *place) {
+    if (place->status == TPV_ERR_DIGEST) {
+        if (!*arrivals->mismatch) memcpy(arrivals->mismatch, place->message, sizeof place->message);
+    } else if (place->status != TPV_OK) {
+        return tpv_error_set(place->status, "%s", place->message);
+    } else {
+        TPV_TRY(tpv_ranges_add(arrivals->have, place->offset, place->offset + place->length));
+        tpv_pace_note(arrivals->pace, tpv_clock_ns());
+    }
+    arrivals->busy--;
+    atomic_store_explicit(&place->state, FREE, memory_order_relaxed);
+    return TPV_OK;
+}
+
 tpv_status_t tpv_arrivals_advance(tpv_arrivals_t *arrivals, bool *moved, bool *done) {
     for (uint32_t i = 0; arrivals->busy > 0 && i < arrivals->count; i++) {
         place_t *place = &arrivals->places[i];
         if (atomic_load_explicit(&place->state, memory_order_acquire) != TAKEN) continue;
-        if (place->status != TPV_OK) return tpv_error_set(place->status, "%s", place->message);
-        arrivals->taken += place->length;
-        tpv_pace_note(&arrivals->pace, tpv_clock_ns());
-        arrivals->busy--;
+        TPV_TRY(collect(arrivals, place));
         *moved = true;
-        atomic_store_explicit(&place->state, FREE, memory_order_relaxed);
     }
     *done = arrivals->busy == 0;
     if (!arrivals->no_memory) return TPV_OK;
     return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a ring of %zu bytes", arrivals->ring_bytes);
 }
 
-const tpv_pace_t *tpv_arrivals_pace(const tpv_arrivals_t *arrivals) {
-    return &arrivals->pace;
+tpv_status_t tpv_arrivals_finish(tpv_arrivals_t *arrivals) {
+    bool moved, done;
+    tpv_pool_close(arrivals->pool);
+    arrivals->pool = NULL;
+    return tpv_arrivals_advance(arrivals, &moved, &done);
 }
 
-uint64_t tpv_arrivals_taken(const tpv_arrivals_t *arrivals) {
-    return arrivals->taken;
+tpv_status_t tpv_arrivals_mismatch(const tpv_arrivals_t *arrivals) {
+    return *arrivals->mismatch ? tpv_error_set(TPV_ERR_DIGEST, "%s", arrivals->mismatch) : TPV_OK;
 }
 
 void tpv_arrivals_close(tpv_arrivals_t *arrivals) {

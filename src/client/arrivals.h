@@ -15,19 +15,22 @@
 
 typedef struct tpv_arrivals tpv_arrivals_t;
 
-/* `sink` has begun and lives longer. `workers`: how many threads; 0: all is done by the caller's, in
- * tpv_landing_t.arrived. TPV_ERR_NO_MEMORY. */
+/* `sink` has begun; it, `have` and `pace`, which is told of each verified chunk, live longer. `workers`: how many
+ * threads; 0: all is done by the caller's, in tpv_landing_t.arrived. *have is told which dense bytes the sink has:
+ * those of a chunk that may be overwritten before it is verified are taken out, those of a verified one put in.
+ * TPV_ERR_NO_MEMORY. */
 tpv_status_t tpv_arrivals_open(tpv_sink_t *sink, const tpv_stream_t *stream, unsigned workers, bool check_digests,
-                               tpv_arrivals_t **arrivals);
+                               tpv_ranges_t *have, tpv_pace_t *pace, tpv_arrivals_t **arrivals);
 /* What the receiver is given. */
 tpv_landing_t tpv_arrivals_landing(tpv_arrivals_t *arrivals);
-/* Collect what workers have finished. *done: nothing is with them. The first of their errors: TPV_ERR_DIGEST, those of
- * the sink. */
+/* Collect what workers have finished. *done: nothing is with them. The first of the sink's errors, TPV_ERR_NO_MEMORY. A
+ * chunk with a wrong digest is none: it is not in *have. */
 tpv_status_t tpv_arrivals_advance(tpv_arrivals_t *arrivals, bool *moved, bool *done);
-/* When they were verified. Its own memory. */
-const tpv_pace_t *tpv_arrivals_pace(const tpv_arrivals_t *arrivals);
-/* Bytes that the sink has. */
-uint64_t tpv_arrivals_taken(const tpv_arrivals_t *arrivals);
+/* Wait until the workers are done with all that has arrived; the receiver is closed already, and only mismatch and
+ * close are left to call. As tpv_arrivals_advance. */
+tpv_status_t tpv_arrivals_finish(tpv_arrivals_t *arrivals);
+/* TPV_ERR_DIGEST if a chunk had a wrong digest, with the first one's message. */
+tpv_status_t tpv_arrivals_mismatch(const tpv_arrivals_t *arrivals);
 /* Waits for chunks that a worker has in its hands; those that wait for one are dropped. The receiver is closed already.
  * NULL is allowed. */
 void tpv_arrivals_close(tpv_arrivals_t *arrivals);

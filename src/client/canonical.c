@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "client/source.h"
 #include "client/transfer.h"
 #include "view/scatter.h"
 
@@ -51,6 +52,11 @@ static tpv_status_t fetch_tensor(tpv_source_t *source, const tpv_artifact_t *art
     tpv_view_free(whole);
     if (status != TPV_OK) return tpv_error_prefix(status, "whole tensor %s", tensor->name);
     if (sum->chunks == 0) sum->first_seconds = result.first_seconds;
+    for (uint32_t i = 0; i < result.source_count; i++) {
+        sum->sources[i].bytes += result.sources[i].bytes;
+        sum->sources[i].wire_bytes += result.sources[i].wire_bytes;
+        sum->sources[i].attempts += result.sources[i].attempts;
+    }
     sum->wire_bytes += result.wire_bytes;
     sum->chunks += result.chunks;
     memcpy(sum->fetch_id, result.fetch_id, sizeof sum->fetch_id);
@@ -81,6 +87,7 @@ tpv_status_t tpv_fetch_canonical(tpv_source_t *source, const tpv_artifact_t *art
     *result = (tpv_fetch_result_t){.needed_bytes = tpv_view_stats(view).bytes,
                                    .digests_checked = !options->no_digests,
                                    .canonical = true,
+                                   .source_count = source->count,
                                    .export_kind = "whole"};
     tpv_status_t status = TPV_OK;
     for (size_t i = 0; i < count && status == TPV_OK; i++) {

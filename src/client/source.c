@@ -10,6 +10,20 @@
 #include "base/default_socket.h"
 #include "base/error.h"
 #include "base/label.h"
+#include "base/params.h"
+
+int64_t tpv_source_patience_ns(void) {
+    return tpv_param_int(TPV_PARAM_SOURCE_TIMEOUT) * TPV_NS_PER_SECOND;
+}
+
+tpv_status_t tpv_source_add(tpv_source_t *source, const char *address, const tpv_source_options_t *options) {
+    if (source->count == TPV_MAX_SOURCES)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "source %s is one too many: expected at most %d", address,
+                             TPV_MAX_SOURCES);
+    TPV_TRY(tpv_http_open(address, options, &source->services[source->count]));
+    source->count++;
+    return TPV_OK;
+}
 
 tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source) {
     char path[TPV_SOCKET_PATH_MAX], local[sizeof "unix:" + TPV_SOCKET_PATH_MAX];
@@ -20,7 +34,7 @@ tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *op
     }
     tpv_source_t *s = calloc(1, sizeof *s);
     if (!s) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for source %s", address);
-    tpv_status_t status = tpv_http_open(address, options, &s->http);
+    tpv_status_t status = tpv_source_add(s, address, options);
     if (status != TPV_OK) {
         free(s);
         return status;
@@ -31,12 +45,42 @@ tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *op
 
 void tpv_source_close(tpv_source_t *source) {
     if (!source) return;
-    tpv_http_close(source->http);
+    for (unsigned i = 0; i < source->count; i++)
+        tpv_http_close(source->services[i]);
     free(source);
 }
 
 static int64_t deadline_of(double deadline_s) {
     return deadline_s > 0 ? tpv_deadline_in(deadline_s) : TPV_DEADLINE_NEVER;
+}
+
+/* GET from one service after the other, until one answers well; its answer is *http's body. */
+static tpv_status_t get(tpv_source_t *source, const char *path, int64_t deadline, tpv_http_t **http) {
+    char failures[TPV_ERROR_MAX] = "";
+    tpv_status_t status = TPV_OK;
+    for (unsigned i = 0; i < source->count; i++) {
+        unsigned at = source->present;
+        bool last = i + 1 == source->count;
+        int64_t until = last || deadline - tpv_clock_ns() < tpv_source_patience_ns()
+                            ? deadline
+                            : tpv_clock_ns() + tpv_source_patience_ns();
+        *http = source->services[at];
+        status = tpv_http_call(*http, "GET", path, NULL, until);
+        if (status == TPV_OK || tpv_deadline_passed(deadline)) return status;
+        size_t length = strlen(failures);
+        snprintf(failures + length, sizeof failures - length, "%s%s", length ? "; then " : "", tpv_error_message());
+        source->present = (at + 1) % source->count;
+    }
+    return tpv_error_set(status, "%s", failures);
+}
+
+/* What changes a service is sent to that one, and not to whichever is there. */
+static tpv_status_t change(tpv_source_t *source, const char *method, const char *path, const char *body,
+                           double deadline_s) {
+    if (source->count > 1)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "publishing and retiring is for one source at a time: %u are given",
+                             source->count);
+    return tpv_http_call(source->services[0], method, path, body, deadline_of(deadline_s));
 }
 
 /* "/v1/artifacts/" + name + tail, where `name` is made of characters that a path may have as they are. */
@@ -53,17 +97,19 @@ static tpv_status_t make_path(const char *name, const char *tail, char path[320]
 }
 
 tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json) {
-    TPV_TRY(tpv_http_call(source->http, "GET", path, NULL, deadline_of(deadline_s)));
-    *json = strdup(tpv_http_body(source->http, NULL));
+    tpv_http_t *http;
+    TPV_TRY(get(source, path, deadline_of(deadline_s), &http));
+    *json = strdup(tpv_http_body(http, NULL));
     return *json ? TPV_OK : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the answer to %s", path);
 }
 
 tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name, double deadline_s, tpv_artifact_t **artifact) {
     char path[320];
     TPV_TRY(make_path(name, "/manifest", path));
-    TPV_TRY(tpv_http_call(source->http, "GET", path, NULL, deadline_of(deadline_s)));
+    tpv_http_t *http;
+    TPV_TRY(get(source, path, deadline_of(deadline_s), &http));
     size_t bytes = 0;
-    const char *json = tpv_http_body(source->http, &bytes);
+    const char *json = tpv_http_body(http, &bytes);
     tpv_status_t status = tpv_artifact_from_manifest(json, bytes, artifact);
     return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "manifest of %s", name);
 }
@@ -75,7 +121,7 @@ tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, do
     char *body = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     if (!body) return tpv_error_set(TPV_ERR_ARGUMENT, "\"%s\" is not UTF-8 text", definition);
-    tpv_status_t status = tpv_http_call(source->http, "POST", "/v1/artifacts", body, deadline_of(deadline_s));
+    tpv_status_t status = change(source, "POST", "/v1/artifacts", body, deadline_s);
     free(body);
     return status;
 }
@@ -83,5 +129,5 @@ tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, do
 tpv_status_t tpv_source_retire(tpv_source_t *source, const char *label, double deadline_s) {
     char path[320];
     TPV_TRY(make_path(label, "", path));
-    return tpv_http_call(source->http, "DELETE", path, NULL, deadline_of(deadline_s));
+    return change(source, "DELETE", path, NULL, deadline_s);
 }

@@ -1,6 +1,6 @@
 /*
- * One transfer: the request to a source, its data comms and the sink that takes the chunks, on the caller's thread.
- * tpview/fetch.h has what is made of transfers.
+ * One transfer: a view into a sink, from one service of a source after the other until it has every byte, on the
+ * caller's thread. tpview/fetch.h has what is made of transfers.
  */
 #ifndef CLIENT_TRANSFER_H
 #define CLIENT_TRANSFER_H
@@ -11,9 +11,9 @@
 int64_t tpv_fetch_deadline(const tpv_fetch_options_t *options);
 
 /*
- * Fetch into `sink`, which the caller has begun and ends, until `deadline`; options->deadline_s is quoted in messages
- * only. *refused: the source said that it cannot cut or hold the view (capability or resources), so whole tensors may
- * still be had. Errors as tpv_fetch, and those of the sink.
+ * Fetch into `sink`, which the caller has begun and ends, until `deadline`; options->deadline_s counts for nothing.
+ * *refused: a service said that it cannot cut or hold the view (capability or resources), so whole tensors may still be
+ * had. Errors as tpv_fetch, and those of the sink.
  */
 tpv_status_t tpv_transfer(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                           const tpv_fetch_options_t *options, int64_t deadline, tpv_sink_t *sink,

@@ -175,7 +175,8 @@ static void slow_abandon(tpv_sink_t *sink) {
 /* The fetch is over when the sink has everything, not when everything has arrived. */
 static void a_slow_sink_gets_everything(void **state) {
     (void)state;
-    static const tpv_sink_kind_t kind = {slow_begin, slow_take, slow_finish, slow_abandon};
+    static const tpv_sink_kind_t kind = {
+        .begin = slow_begin, .take = slow_take, .finish = slow_finish, .abandon = slow_abandon};
     host_t *host = start(UINT64_C(64) << 20);
     for (uint32_t chunk = 4096; chunk <= 64 << 10; chunk *= 4) {
         slow_sink_t slow = {.sink = {.kind = &kind}};

@@ -1,5 +1,7 @@
 """Views move over net plugins that are not ours: one loaded by its path, and one that harms a message on its way."""
 
+import json
+
 import pytest
 from conftest import LIMIT_S
 
@@ -87,13 +89,32 @@ def test_a_region_is_registered_once_for_a_device(tiny, start_service, tpview, p
     assert large and len(large) <= 2 * len(set(large)), large
 
 
-@pytest.mark.parametrize("message", [3, 10, 20])
-def test_corrupt_message(tiny, start_service, tpview, plugin, tmp_path, message):
-    """One bit of one message is flipped on its way: the chunk's digest tells, and no output file is left."""
+def start_corrupt(tiny, start_service, plugin, message: str):
     env = {"NCCL_NET_PLUGIN": str(plugin("tests/libcorruptnet.so")),
            "TEST_REAL_NET": str(plugin("lib/libnccl-net-tpview.so")),
-           "TEST_CORRUPT_MESSAGE": str(message)}
-    service = start_service(f"qwen3@1={tiny('qwen3')}", env=env)
+           "TEST_CORRUPT_MESSAGE": message}
+    return start_service(f"qwen3@1={tiny('qwen3')}", env=env)
+
+
+@pytest.mark.parametrize("message", ["1", "10", "20"])
+@pytest.mark.parametrize("options", [(), ("--chunk", "64M"), ("--comms", 3)])
+def test_one_corrupt_message(tiny, start_service, tpview, plugin, check_view, tmp_path, message, options):
+    """One bit of one message is flipped on its way: the chunk's digest tells, and that chunk is asked for again."""
+    whole = "--chunk" in options
+    service = start_corrupt(tiny, start_service, plugin, "1" if whole else message)
+    done = tpview(*fetch_command(service.source, tmp_path / "view"), *options, "--json")
+    assert done.returncode == 0 and "digest mismatch" in done.stderr
+    assert check_view(tiny("qwen3"), 2, 1, tmp_path / "view").returncode == 0
+    result = json.loads(done.stdout)
+    assert [(share["bytes"], share["attempts"]) for share in result["sources"]] == [(result["needed_bytes"], 2)]
+    twice = result["wire_bytes"] - result["needed_bytes"]
+    assert 4096 <= twice <= (1.01 * result["needed_bytes"] if whole else 3 * 65536)
+
+
+@pytest.mark.parametrize("message", ["1+", "10+"])
+def test_corrupt_messages(tiny, start_service, tpview, plugin, tmp_path, message):
+    """What never comes whole is no output."""
+    service = start_corrupt(tiny, start_service, plugin, message)
     done = tpview(*fetch_command(service.source, tmp_path / "view"))
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "digest" in done.stderr
     assert list(tmp_path.glob("view*")) == []

@@ -256,6 +256,29 @@ def test_a_deadline_and_a_killed_source(slow):
     assert caught.value.peer == source.address
 
 
+@pytest.mark.parametrize("form", [list, ",".join])
+def test_a_fetch_goes_on_at_the_next_source(start_service, large, form):
+    running = [start_service(f"large@1={large}") for _ in range(2)]
+    with tpview.connect(form([one.source for one in running])) as source:
+        plan = source.plan("large", tpview.Layout.tp(0, 1))
+        with begin(source, plan, deadline=120) as job:
+            running[0].process.process.kill()
+            result = job.wait(120)
+            assert [share.address for share in result.sources] == [one.source for one in running]
+            assert sum(share.bytes for share in result.sources) == plan.bytes and result.sources[1].bytes > 0
+            assert result.wire_bytes <= 1.02 * plan.bytes
+            got = bytes(memoryview(job.buffer)[:plan.bytes])
+        with source.fetch(plan, deadline=120) as whole:  # by the one that is left alone
+            assert whole.wait().sources[0].attempts == 0
+            assert bytes(memoryview(whole.buffer)[:plan.bytes]) == got
+
+
+def test_addresses_of_no_source():
+    for address in ([], [""], 17 * ["unix:/nobody"], ["unix:/nobody", "what"]):
+        with pytest.raises((tpview.UsageError, tpview.PeerLost)):
+            tpview.connect(address)
+
+
 def test_interrupting_a_wait(slow):
     """Ctrl-C gets through while a thread waits for a stopped source."""
     running, source, plan = slow

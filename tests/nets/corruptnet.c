@@ -2,7 +2,7 @@
  * A net plugin that passes everything on to another one (ABI v11), but damages one message on its way: of the N-th
  * isend of more than 1024 bytes in this process it sends a private copy in which the byte in the middle is flipped.
  *   TEST_REAL_NET         path of the plugin to pass on to
- *   TEST_CORRUPT_MESSAGE  N, counted from 1; unset or 0: none
+ *   TEST_CORRUPT_MESSAGE  N, counted from 1; "N+": that one and all after it; unset or 0: none
  * Only for plugins that need no registered memory.
  */
 #include <dlfcn.h>
@@ -20,6 +20,7 @@ __attribute__((visibility("default"))) ncclNet_v11_t ncclNetPlugin_v11;
 
 static const ncclNet_v11_t *actual;
 static long wanted;
+static int all_after;
 static _Atomic long counted;
 /* The copy lives until the process ends: a request in flight may read it until its comm is closed. */
 static char *_Atomic damaged_copy;
@@ -29,7 +30,7 @@ static ncclResult_t corrupt_isend(void *comm, void *data, size_t size, int tag, 
     if (size <= SMALL || wanted == 0) return actual->isend(comm, data, size, tag, registration, profiler, request);
     long number = atomic_fetch_add(&counted, 1) + 1;
     char *copy = NULL;
-    if (number == wanted && (copy = malloc(size))) {
+    if ((number == wanted || (all_after && number > wanted)) && (copy = malloc(size))) {
         memcpy(copy, data, size);
         copy[size / 2] ^= 0x10;
     }
@@ -53,7 +54,9 @@ __attribute__((constructor)) static void load(void) {
                 path ? dlerror() : "expected the path of a net plugin");
         abort();
     }
-    wanted = number ? strtol(number, NULL, 10) : 0;
+    char *end = NULL;
+    wanted = number ? strtol(number, &end, 10) : 0;
+    all_after = end && *end == '+';
     ncclNetPlugin_v11 = *actual;
     ncclNetPlugin_v11.isend = corrupt_isend;
 }

@@ -53,7 +53,7 @@ def load_weight_remote(model: Model, source: Union[Source, str], artifact: str, 
     """Fill the parameters of `model` in place with this rank's share of an artifact.
 
     model:        a module, or a dict of name -> tensor: CPU tensors or DTensors, of which the local shard is filled.
-    source:       a Source, or an address for connect().
+    source:       a Source, or an address or a list of them for connect().
     artifact, version: as Source.manifest takes them.
     group:        process group that says rank and size; None: the default group, or one rank.
     layout:       what this rank needs, with outputs named as the parameters. None: recorded from `load_weights` if it is
@@ -73,7 +73,7 @@ def load_weight_remote(model: Model, source: Union[Source, str], artifact: str, 
     Raises PlanError for names, shapes and dtypes that do not fit (nothing has changed then), and what Job.wait raises."""
     if staging not in ("host", "none"):
         raise UsageError(f"staging={staging!r}: expected \"host\" or \"none\"", stage="plan")
-    mine = connect(source) if isinstance(source, str) else None
+    mine = None if isinstance(source, Source) else connect(source)
     try:
         return _load(model, mine or source, artifact, version, group, layout, load_weights, recorded, deadline, strict,
                      staging)

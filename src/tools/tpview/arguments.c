@@ -100,7 +100,10 @@ static tpv_status_t take(tpv_arguments_t *a, int option) {
     tpv_status_t status = TPV_OK;
     switch (option) {
     case SOURCE:
-        a->source = optarg;
+        if (a->source_count == TPV_MAX_SOURCES)
+            return tpv_error_set(TPV_ERR_ARGUMENT, "--source %s is one too many: expected at most %d", optarg,
+                                 TPV_MAX_SOURCES);
+        a->sources[a->source_count++] = optarg;
         break;
     case ARTIFACT:
         a->artifact = optarg;
@@ -259,20 +262,32 @@ double tpv_arguments_left(const tpv_arguments_t *arguments) {
     return left > SHORTEST_S ? left : SHORTEST_S;
 }
 
-/* The address is judged before the token is read. */
+static tpv_status_t open_sources(const tpv_arguments_t *arguments, tpv_source_t **source) {
+    TPV_TRY(tpv_source_open(arguments->sources[0], &arguments->connection, source));
+    for (unsigned i = 1; i < arguments->source_count; i++) {
+        tpv_status_t status = tpv_source_add(*source, arguments->sources[i], &arguments->connection);
+        if (status == TPV_OK) continue;
+        tpv_source_close(*source);
+        *source = NULL;
+        return status;
+    }
+    return TPV_OK;
+}
+
+/* The addresses are judged before the token is read. */
 tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source) {
     *source = NULL;
-    TPV_TRY(tpv_source_open(arguments->source, &arguments->connection, source));
+    TPV_TRY(open_sources(arguments, source));
     if (!arguments->token_file) return TPV_OK;
     tpv_source_close(*source);
     *source = NULL;
     TPV_TRY(tpv_cli_token(arguments->token_file, &arguments->token));
     arguments->connection.token = arguments->token;
-    return tpv_source_open(arguments->source, &arguments->connection, source);
+    return open_sources(arguments, source);
 }
 
 static tpv_status_t judge_artifact(const tpv_arguments_t *arguments) {
-    if (arguments->checkpoint && arguments->source)
+    if (arguments->checkpoint && arguments->source_count > 0)
         return tpv_error_set(TPV_ERR_ARGUMENT, "give --checkpoint or --source, not both");
     if (arguments->checkpoint && arguments->artifact)
         return tpv_error_set(TPV_ERR_ARGUMENT, "--artifact is for --source; --checkpoint names a folder");

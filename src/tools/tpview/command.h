@@ -9,7 +9,9 @@
 
 /* All that any subcommand takes; each names the ones it knows. */
 typedef struct tpv_arguments {
-    const char *source, *artifact, *checkpoint, *plan_path, *token_file, *out, *net, *explain;
+    const char *sources[TPV_MAX_SOURCES]; /* in the order of --source; none: the default */
+    unsigned source_count;
+    const char *artifact, *checkpoint, *plan_path, *token_file, *out, *net, *explain;
     tpv_source_options_t connection;
     char *token, *plan;
     size_t plan_length;
@@ -49,7 +51,7 @@ double tpv_arguments_left(const tpv_arguments_t *arguments);
     "  --tls-cert FILE, --tls-key FILE\n"                                                                              \
     "                      with https://: our own certificate, for a service that asks for one\n"
 
-/* The service of --source. Nothing is sent yet. Reads --token-file and the files of TLS.
+/* The services of --source. Nothing is sent yet. Reads --token-file and the files of TLS.
  * TPV_ERR_ARGUMENT; what tpv_cli_token and tpv_source_open return. */
 tpv_status_t tpv_arguments_source(tpv_arguments_t *arguments, tpv_source_t **source);
 

@@ -16,7 +16,8 @@ static const char help[] =
     "Usage: tpview fetch --artifact NAME[@VERSION] --tp-size N --tp-rank R\n"
     "                    (--out FILE.safetensors | --null | --shared) [OPTION...]\n"
     "\n"
-    "Fetch rank R's view from a service through a net plugin.\n"
+    "Fetch rank R's view from a service through a net plugin. With --source given again, the next service that\n"
+    "serves the same artifact gives the bytes that are missing when one is lost.\n"
     "\n"
     "  --out FILE          write a safetensors file, new or in place of a regular one; it appears only when it is "
     "whole\n"
@@ -104,6 +105,19 @@ static void hold(void) {
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Which service gave how much. */
+static void add_shares(json_t *root, const tpv_arguments_t *arguments, const tpv_fetch_result_t *result) {
+    json_t *sources = json_array();
+    for (unsigned i = 0; i < result->source_count; i++) {
+        const tpv_fetch_share_t *share = &result->sources[i];
+        json_array_append_new(sources, json_pack("{s:s?, s:I, s:I, s:i}", "address", arguments->sources[i], "bytes",
+                                                 (json_int_t)share->bytes, "wire_bytes", (json_int_t)share->wire_bytes,
+                                                 "attempts", (int)share->attempts));
+    }
+    json_object_set_new(root, "resumed_bytes", json_integer((json_int_t)result->resumed_bytes));
+    json_object_set_new(root, "sources", sources);
+}
+
 static void print_shared(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, const tpv_view_t *view,
                          const tpv_shared_t *shared, const tpv_shared_result_t *result) {
     tpv_view_stats_t stats = tpv_view_stats(view);
@@ -128,6 +142,7 @@ static void print_shared(const tpv_arguments_t *arguments, const tpv_artifact_t 
                                                    tpv_cli_text(tpv_shared_path(shared)), "fetched",
                                                    (int)result->fetched, "waited", (int)result->waited, "source_export",
                                                    result->fetched ? fetch->export_kind : NULL));
+    add_shares(root, arguments, fetch);
     tpv_cli_print_json(root);
 }
 
@@ -169,6 +184,16 @@ static tpv_status_t fetch_shared(const tpv_arguments_t *arguments, tpv_source_t 
     return status;
 }
 
+/* Lines only where there is something to tell. */
+static void print_shares(const tpv_arguments_t *arguments, const tpv_fetch_result_t *result) {
+    if (result->resumed_bytes > 0)
+        printf("  %llu bytes were there already\n", (unsigned long long)result->resumed_bytes);
+    for (unsigned i = 0; i < result->source_count && result->source_count > 1; i++)
+        if (result->sources[i].attempts > 0)
+            printf("  %llu bytes from %s, asked %u times\n", (unsigned long long)result->sources[i].bytes,
+                   tpv_cli_text(arguments->sources[i]), (unsigned)result->sources[i].attempts);
+}
+
 static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t *artifact, const tpv_view_t *view,
                          const tpv_fetch_result_t *result) {
     double rate = result->seconds > 0 ? (double)result->needed_bytes / 1e9 / result->seconds : 0;
@@ -179,6 +204,7 @@ static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t 
                (unsigned long long)result->needed_bytes, result->seconds, rate, result->export_kind,
                result->digests_checked ? "ok" : "not checked", arguments->out ? " -> " : "",
                arguments->out ? tpv_cli_text(arguments->out) : "");
+        print_shares(arguments, result);
         return;
     }
     json_t *root =
@@ -190,6 +216,7 @@ static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t 
                   "gb_per_s", rate, "export", result->export_kind, "lease_id", result->fetch_id, "digests_checked",
                   result->digests_checked, "out", tpv_cli_text(arguments->out));
     json_object_set_new(root, "canonical", json_boolean(result->canonical));
+    add_shares(root, arguments, result);
     tpv_cli_print_json(root);
 }
 

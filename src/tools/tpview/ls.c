@@ -38,7 +38,7 @@ static tpv_status_t list(tpv_arguments_t *arguments) {
     if (status != TPV_OK) return status;
     json_t *root = json_loads(text, 0, NULL);
     free(text);
-    if (!root) return tpv_error_set(TPV_ERR_PROTOCOL, "source %s: its answer is not JSON", arguments->source);
+    if (!root) return tpv_error_set(TPV_ERR_PROTOCOL, "the source's answer is not JSON");
     if (arguments->json) {
         tpv_cli_print_json(root);
         return TPV_OK;
