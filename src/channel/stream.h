@@ -18,7 +18,7 @@
 #include "tpview/status.h"
 
 #define TPV_STREAM_MAX_COMMS 64
-#define TPV_STREAM_MAX_RANGES 1024
+#define TPV_STREAM_MAX_RANGES 16384
 #define TPV_STREAM_WINDOW 8 /* chunks in flight for each comm: two requests each, of NCCL_NET_MAX_REQUESTS */
 
 typedef struct tpv_stream {

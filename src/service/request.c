@@ -10,7 +10,9 @@
 #include "tpview/fetch.h"
 #include "tpview/view.h"
 
-#define MAX_FIELD_BYTES (64u << 10) /* text of any field but the view; 64 handles have a quarter of it */
+#define MAX_FIELD_BYTES (64u << 10) /* text of any field but the view and the ranges; 64 handles have a quarter of it  \
+                                     */
+#define MAX_RANGES_BYTES (512u << 10) /* pairs of numbers of 13 digits */
 
 static tpv_status_t get_text(const json_t *object, const char *field, size_t room, char *text) {
     const json_t *value = json_object_get(object, field);
@@ -110,7 +112,7 @@ static tpv_status_t parse_rank(const json_t *root, tpv_request_t *request) {
     return TPV_OK;
 }
 
-enum { VIEW, REST, FIELDS = 9 };
+enum { VIEW, REST, RANGES = 8, FIELDS };
 
 /* The small fields, as one object: their texts are checked and bounded before a tree is made of them. */
 static tpv_status_t parse_small(const char *const *names, const tpv_json_text_t *values, json_t **root) {
@@ -119,7 +121,7 @@ static tpv_status_t parse_small(const char *const *names, const tpv_json_text_t 
     for (size_t i = REST; i < FIELDS && status == TPV_OK; i++) {
         json_t *value = NULL;
         if (!values[i].start) continue;
-        status = tpv_json_parse(values[i], MAX_FIELD_BYTES, &value);
+        status = tpv_json_parse(values[i], i == RANGES ? MAX_RANGES_BYTES : MAX_FIELD_BYTES, &value);
         if (status != TPV_OK)
             tpv_error_prefix(status, "fetch request: \"%s\"", names[i]);
         else if (json_object_set_new(*root, names[i], value) != 0)

@@ -42,6 +42,13 @@ def test_chunks_of_ranges(service, whole, start_rank, leases, comms, ranges):
     rank.acknowledge()
 
 
+def test_as_many_ranges_as_may_be(service, whole, start_rank):
+    """All are read before the view's length is looked at; the numbers are those of terabytes."""
+    ranges = [(10**12 + 2 * i, 10**12 + 2 * i + 1) for i in range(16384)]
+    status, answer = start_rank(service, ranges=ranges).outcome()
+    assert status == 400 and str(len(whole)) in answer["error"]["message"], answer
+
+
 def test_a_range_behind_the_view(service, whole, start_rank, leases):
     status, answer = start_rank(service, ranges=[(0, len(whole) + 1)]).outcome()
     assert status == 400 and answer["error"]["status"] == "format" and str(len(whole)) in answer["error"]["message"], answer
