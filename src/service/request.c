@@ -10,8 +10,9 @@
 #include "tpview/fetch.h"
 #include "tpview/view.h"
 
-#define MAX_FIELD_BYTES (64u << 10) /* text of any field but the view and the ranges; 64 handles have a quarter of it  \
-                                     */
+#define MAX_FIELD_BYTES                                                                                                \
+    (64u << 10) /* text of any field but the view and the ranges; 64 handles have a quarter of it                      \
+                 */
 #define MAX_RANGES_BYTES (512u << 10) /* pairs of numbers of 13 digits */
 
 static tpv_status_t get_text(const json_t *object, const char *field, size_t room, char *text) {
