@@ -107,9 +107,8 @@ typedef struct tpv_fetch_share {
 } tpv_fetch_share_t;
 
 typedef struct tpv_fetch_result {
-    uint64_t needed_bytes;  /* the dense form */
-    uint64_t resumed_bytes; /* of these, what an earlier fetch had left: see tpv_fetch_file */
-    uint64_t wire_bytes;    /* all that came as messages, of all services */
+    uint64_t needed_bytes; /* the dense form */
+    uint64_t wire_bytes;   /* all that came as messages, of all services */
     uint64_t chunks;
     double seconds;         /* from the call to the last verified byte */
     double first_seconds;   /* to the first verified chunk; 0 where there is none */

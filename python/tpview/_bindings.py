@@ -80,7 +80,7 @@ class FetchShare(Structure):
 class FetchResult(Structure):
     """tpv_fetch_result_t"""
 
-    _fields_ = [("needed_bytes", c_uint64), ("resumed_bytes", c_uint64), ("wire_bytes", c_uint64), ("chunks", c_uint64),
+    _fields_ = [("needed_bytes", c_uint64), ("wire_bytes", c_uint64), ("chunks", c_uint64),
                 ("seconds", c_double), ("first_seconds", c_double), ("gap_p99_seconds", c_double),
                 ("fetch_id", c_char * 33), ("artifact", c_char * 128), ("export_kind", c_char * 8),
                 ("digests_checked", c_bool), ("canonical", c_bool), ("source_count", c_uint32),

@@ -13,7 +13,6 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "base/ranges.h"
 #include "tpview/fetch.h"
 
 typedef struct tpv_sink tpv_sink_t;
@@ -21,9 +20,6 @@ typedef struct tpv_sink tpv_sink_t;
 typedef struct tpv_sink_kind {
     /* Make room for all. */
     tpv_status_t (*begin)(tpv_sink_t *sink);
-    /* After begin: put into *have what the sink has from an earlier time, verified. It looks at the clock by calling
-     * `go_on`, whose error it returns. NULL: nothing. */
-    tpv_status_t (*recover)(tpv_sink_t *sink, tpv_ranges_t *have, tpv_status_t (*go_on)(void *user), void *user);
     /* Dense bytes [offset, offset + length) are at `data`, verified. Not called for bytes that came to `memory`. */
     tpv_status_t (*take)(tpv_sink_t *sink, uint64_t offset, const void *data, size_t length);
     /* Every byte was taken: make it last. */

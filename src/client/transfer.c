@@ -79,23 +79,8 @@ static tpv_status_t ask(transfer_t *transfer, unsigned index) {
     return status;
 }
 
-static tpv_status_t go_on(void *user) {
-    const transfer_t *transfer = user;
-    const tpv_attempt_t *attempt = &transfer->attempt;
-    const tpv_fetch_options_t *options = attempt->options;
-    if (tpv_deadline_passed(attempt->deadline))
-        return tpv_error_set(TPV_ERR_DEADLINE, "the deadline passed while what an earlier fetch had left was read");
-    if (options->progress &&
-        !options->progress(options->progress_user, transfer->have.total, transfer->result->needed_bytes))
-        return tpv_error_set(TPV_ERR_CANCELLED, "the fetch was cancelled");
-    return TPV_OK;
-}
-
 static tpv_status_t run(transfer_t *transfer, bool *refused) {
-    tpv_sink_t *sink = transfer->attempt.sink;
     unsigned count = transfer->source->count, at = transfer->source->present;
-    if (sink->kind->recover) TPV_TRY(sink->kind->recover(sink, &transfer->have, go_on, transfer));
-    transfer->result->resumed_bytes = transfer->have.total;
     tpv_status_t status;
     do {
         status = ask(transfer, at);

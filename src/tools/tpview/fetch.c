@@ -114,7 +114,6 @@ static void add_shares(json_t *root, const tpv_arguments_t *arguments, const tpv
                                                  (json_int_t)share->bytes, "wire_bytes", (json_int_t)share->wire_bytes,
                                                  "attempts", (int)share->attempts));
     }
-    json_object_set_new(root, "resumed_bytes", json_integer((json_int_t)result->resumed_bytes));
     json_object_set_new(root, "sources", sources);
 }
 
@@ -186,8 +185,6 @@ static tpv_status_t fetch_shared(const tpv_arguments_t *arguments, tpv_source_t 
 
 /* Lines only where there is something to tell. */
 static void print_shares(const tpv_arguments_t *arguments, const tpv_fetch_result_t *result) {
-    if (result->resumed_bytes > 0)
-        printf("  %llu bytes were there already\n", (unsigned long long)result->resumed_bytes);
     for (unsigned i = 0; i < result->source_count && result->source_count > 1; i++)
         if (result->sources[i].attempts > 0)
             printf("  %llu bytes from %s, asked %u times\n", (unsigned long long)result->sources[i].bytes,
