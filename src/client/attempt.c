@@ -58,19 +58,6 @@ static tpv_status_t check_options(const tpv_fetch_options_t *options, const tpv_
     return tpv_id_random(stream->id);
 }
 
-/* The data comes the way that reaches the source, which the control connection shows: it has to stand by now. */
-static tpv_status_t choose_device(fetch_t *fetch) {
-    int64_t patience = fetch->attempt->patience_ns, until = fetch->deadline;
-    if (patience < tpv_deadline_left(until)) until = tpv_clock_ns() + patience;
-    if (fetch->net->devices > 1 && tpv_http_descriptor(fetch->http) < 0) {
-        tpv_status_t status = tpv_http_call(fetch->http, "GET", "/healthz", NULL, until);
-        if (status == TPV_ERR_DEADLINE && !tpv_deadline_passed(fetch->deadline)) status = TPV_ERR_PEER;
-        TPV_TRY(status);
-    }
-    fetch->stream.device = tpv_net_device_towards(fetch->net, tpv_http_descriptor(fetch->http));
-    return TPV_OK;
-}
-
 /* What is asked for: all, or what the sink lacks. A sink that lacks nothing is given its last chunk again, so that the
  * source still says what it is of. */
 static tpv_status_t choose_ranges(fetch_t *fetch) {
@@ -176,6 +163,31 @@ static tpv_status_t look_around(fetch_t *fetch, bool moved) {
                          (double)fetch->attempt->patience_ns / (double)TPV_NS_PER_SECOND);
 }
 
+/* So that the control connection stands before anything is asked for. */
+static tpv_status_t connect_control(fetch_t *fetch) {
+    tpv_idle_t idle = {0};
+    fetch->moved = tpv_clock_ns();
+    TPV_TRY(tpv_http_start(fetch->http, "GET", "/healthz", NULL));
+    for (;;) {
+        bool done = false;
+        TPV_TRY(tpv_http_advance(fetch->http, &done));
+        if (done) return TPV_OK;
+        tpv_status_t status = look_around(fetch, false);
+        if (status != TPV_OK) {
+            tpv_http_cancel(fetch->http);
+            return status;
+        }
+        tpv_idle_wait(&idle, false, tpv_http_descriptor(fetch->http), fetch->deadline);
+    }
+}
+
+/* The data comes the way that reaches the source, which the control connection shows: it has to stand by now. */
+static tpv_status_t choose_device(fetch_t *fetch) {
+    if (fetch->net->devices > 1 && tpv_http_descriptor(fetch->http) < 0) TPV_TRY(connect_control(fetch));
+    fetch->stream.device = tpv_net_device_towards(fetch->net, tpv_http_descriptor(fetch->http));
+    return TPV_OK;
+}
+
 /* The duty cycle: the data comms and the control connection move side by side on this thread. */
 static tpv_status_t run(fetch_t *fetch) {
     tpv_idle_t idle = {0};
@@ -276,7 +288,7 @@ static tpv_status_t exchange(fetch_t *fetch) {
     attempt->end = judge(fetch, status);
     char message[TPV_ERROR_MAX];
     memcpy(message, tpv_error_message(), sizeof message);
-    if (fetch->sent)
+    if (fetch->sent && !tpv_deadline_passed(fetch->deadline))
         acknowledge(fetch);
     else
         tpv_http_cancel(fetch->http);
@@ -302,12 +314,13 @@ tpv_status_t tpv_attempt_run(tpv_attempt_t *attempt, tpv_http_t *http) {
     TPV_TRY(count_workers(options, &workers));
     tpv_hex_encode(fetch.stream.id, TPV_ID_BYTES, attempt->fetch_id);
     TPV_TRY(tpv_net_open(options->net, &fetch.net));
+    attempt->end = TPV_ATTEMPT_REFUSED;
     tpv_status_t status = choose_device(&fetch);
     if (status != TPV_OK) {
-        attempt->end = TPV_ATTEMPT_REFUSED;
         attempt->end = judge(&fetch, status);
         goto close_net;
     }
+    attempt->end = TPV_ATTEMPT_FINAL;
     status = choose_ranges(&fetch);
     if (status == TPV_OK)
         status = tpv_arrivals_open(attempt->sink, &fetch.stream, workers, !options->no_digests, attempt->have,

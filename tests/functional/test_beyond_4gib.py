@@ -29,7 +29,7 @@ def huge(tmp_path_factory):
 def test_marks_are_where_they_belong(huge, start_toy_service, start_rank, control):
     """First the matrix as it is, sent from the file; then its last rows without their first columns, which have to be
     gathered, as no run of them is as long as a chunk."""
-    last, skipped = 64, 1 << 20
+    last, skipped = 64, (1 << 20) + 1000
     view = {"format": "tpview-view-1", "outputs": [
         {"name": "whole", "dtype": "U8", "shape": [ROWS, COLUMNS],
          "pieces": [{"tensor": "matrix", "sizes": [ROWS, COLUMNS]}]},

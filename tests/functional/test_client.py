@@ -17,6 +17,9 @@ LOADED_S = 300  # what a whole fetch in small chunks may take on a loaded machin
 SLACK_S = 5  # what a loaded machine may take beyond a deadline
 
 
+TRUE = "the true one"  # in an answer of a FakeSource: what the true source said
+
+
 class FakeSource:
     """Has one artifact's true manifest and answers POST /v1/fetch with `answer`: (HTTP code, body), or None for nothing.
     With `relay`, a connection to the true source, the fetch takes place before; else before(request) may do something.
@@ -48,14 +51,18 @@ class FakeSource:
             def do_POST(self):
                 request = self.rfile.read(int(self.headers["Content-Length"]))
                 fake.fetches.append(json.loads(request))
+                true: dict = {}
                 if relay is not None:
-                    assert relay.call("POST", "/v1/fetch", request)[0] == 200
+                    status, true = relay.call("POST", "/v1/fetch", request)
+                    assert status == 200
                 if before is not None:
                     before(fake.fetches[-1])
                 if answer is None:
                     fake.end.wait(LIMIT_S)
                     return
                 code, body = answer
+                if isinstance(body, dict) and body.get("view_id") == TRUE:
+                    body = {**body, "view_id": true["view_id"]}
                 self.reply(code, body if isinstance(body, bytes) else json.dumps(body).encode())
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -137,7 +144,9 @@ def test_no_proxy_is_asked(fake, tpview, tmp_path):
 
 
 @pytest.mark.parametrize("answer", [{}, {"export": "warm"}, {"artifact": "qwen3@1"}, {"export": 1, "artifact": "qwen3@1"},
-                                    {"export": "x" * 8, "artifact": "qwen3@1"}, {"export": "warm", "artifact": "x" * 128},
+                                    {"export": "warm", "artifact": "qwen3@1"},
+                                    {"export": "x" * 8, "artifact": "qwen3@1", "view_id": TRUE},
+                                    {"export": "warm", "artifact": "x" * 128, "view_id": TRUE},
                                     b"", b"{", b"[]", b'{"export":"warm","export":"warm","artifact":"a"}'],
                          ids=lambda answer: repr(answer)[:40])
 def test_an_answer_that_is_not_of_this_api(fake, tpview, tmp_path, answer):
@@ -148,17 +157,23 @@ def test_an_answer_that_is_not_of_this_api(fake, tpview, tmp_path, answer):
 
 
 def test_a_relayed_fetch_with_a_true_answer(fake, tpview, check_view, tiny, tmp_path):
-    source = fake((200, {"export": "warm", "artifact": "x" * 96}), relay=True)
+    source = fake((200, {"export": "warm", "artifact": "x" * 96, "view_id": TRUE}), relay=True)
     done = tpview(*fetch_command(source.address, tmp_path / "view"), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["artifact"] == "x" * 96
     assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
 
 
+def test_a_source_that_sent_another_view(fake, tpview, tmp_path):
+    source = fake((200, {"export": "warm", "artifact": "qwen3@1", "view_id": "0" * 32}), relay=True)
+    failed(tpview(*fetch_command(source.address, tmp_path / "view")), source.address, "0" * 32, "was asked for")
+    assert list(tmp_path.glob("view*")) == []
+
+
 def test_a_source_cannot_write_to_the_terminal(fake, tpview, tmp_path):
     """Neither in its answer nor in the reason of an error."""
     evil = "x\x1b[2J\x9b\u202e"
-    source = fake((200, {"export": evil[:5], "artifact": evil}), relay=True)
+    source = fake((200, {"export": evil[:5], "artifact": evil, "view_id": TRUE}), relay=True)
     for options in ((), ("--json",)):
         done = tpview(*fetch_command(source.address, tmp_path / "view"), *options)
         assert done.returncode == 0 and "x?[2J" in done.stdout and "\x1b" not in done.stdout + done.stderr, done

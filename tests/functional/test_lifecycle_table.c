@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -248,11 +249,11 @@ static void a_reader_is_no_holder(void **state) {
 /* ---- at the same time ---- */
 
 /* In place of the C library's in this program, so that something can happen right before or after: once. */
-static void (*before_unlink)(void), (*after_fstat)(void);
+typedef void (*event_t)(void);
+static _Atomic event_t before_unlink, after_fstat; /* any thread takes it */
 
-static void happen(void (**event)(void)) {
-    void (*now)(void) = *event;
-    *event = NULL;
+static void happen(_Atomic event_t *event) {
+    event_t now = atomic_exchange(event, NULL);
     if (now) now();
 }
 
