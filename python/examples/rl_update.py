@@ -31,7 +31,7 @@ def newest(source: tpview.Source, name: str) -> int:
     return max(int(offer["version"]) for offer in source.artifacts() if offer["name"] == name)
 
 
-def rank_main(rank: int, options: argparse.Namespace, group: int, store: str) -> None:
+def rank_main(rank: int, options: argparse.Namespace, group: int, store: str, installed) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(options.tp))
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=options.tp,
@@ -76,6 +76,8 @@ def rank_main(rank: int, options: argparse.Namespace, group: int, store: str) ->
                 raise update
             loaded = update.install()
             have = int(loaded.label.rpartition("@")[2])
+            if rank == 0:
+                installed[group] = have
             check(model, Path(options.folder) / str(have), rank, options.tp)
             print(f"group {group} rank {rank}: {loaded.label} after {tokens} tokens, {loaded.result.needed_bytes} of "
                   f"{loaded.artifact_bytes} bytes", flush=True)
@@ -93,9 +95,11 @@ def check(model, folder: Path, rank: int, size: int) -> None:
             raise SystemExit(f"rank {rank}: {name} is not that of {folder}")
 
 
-def train(options: argparse.Namespace, alive) -> None:
-    """Publish one version after another, each when the one before it was on offer for a moment."""
+def train(options: argparse.Namespace, installed, alive) -> None:
+    """Publish one version after another, each when the one before it was on offer for a moment. `installed` has the version
+    of each group."""
     model = AutoModelForCausalLM.from_pretrained(options.config)
+    retired = 1  # the first one is not the trainer's
     with tpview.connect(options.source) as source:
         for version in range(2, options.versions + 1):
             with torch.no_grad():
@@ -103,8 +107,9 @@ def train(options: argparse.Namespace, alive) -> None:
                     parameter.add_(torch.randn_like(parameter), alpha=0.01)
             model.save_pretrained(Path(options.folder) / str(version))  # for check() alone
             tpview.torch.publish_state_dict(source, f"{options.artifact}@{version}", model.state_dict(), timeout=LIMIT_S)
-            if version > 2:
-                source.retire(f"{options.artifact}@{version - 2}")  # its memory is free once nobody fetches it
+            while retired + 1 < min(installed):
+                retired += 1
+                source.retire(f"{options.artifact}@{retired}")  # all have a newer one: its memory is free
             print(f"trainer: {options.artifact}@{version}", flush=True)
             until = time.monotonic() + options.pause
             while time.monotonic() < until and alive():
@@ -124,11 +129,12 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
-        groups = [mp.start_processes(rank_main, (options, group, f"{scratch}/{group}"), options.tp, join=False,
+        installed = mp.get_context("spawn").Array("i", options.groups)
+        groups = [mp.start_processes(rank_main, (options, group, f"{scratch}/{group}", installed), options.tp, join=False,
                                      start_method="spawn") for group in range(options.groups)]
         processes = [process for group in groups for process in group.processes]
         try:
-            train(options, lambda: all(process.exitcode is None for process in processes))
+            train(options, installed, lambda: all(process.exitcode is None for process in processes))
             for group in groups:
                 while not group.join(timeout=LIMIT_S):
                     pass
