@@ -351,7 +351,10 @@ static void survive(bool peer_sends, void (*fate)(void *), bool kill_it, ncclRes
     int descriptors = net_open_descriptors();
     pid_t peer = begin_scene(&scene, &comm);
     read_all(scene.from_peer[0], &told, 1);
+    siginfo_t death;
     if (kill_it) kill(peer, SIGKILL);
+    /* Until it is dead its memory can be read; end_scene takes the status. */
+    if (kill_it) assert_int_equal(waitid(P_PID, (id_t)peer, &death, WEXITED | WNOWAIT), 0);
     assert_int_equal(outcome(peer_sends, comm, block), expected);
     assert_int_equal(net_log_count(BY_PULLING), 1);
     assert_int_equal(net_log_count("WARN"), 1);
