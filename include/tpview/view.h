@@ -104,6 +104,9 @@ TPV_API tpv_view_stats_t tpv_view_stats(const tpv_view_t *view);
 /* Outputs in dense order. */
 TPV_API size_t tpv_view_output_count(const tpv_view_t *view);
 TPV_API const tpv_output_t *tpv_view_output(const tpv_view_t *view, size_t index);
+/* Why output `index` stays by itself in a plan that fuses, in a few words that live as long as the library. NULL when
+ * it is fused, when no fusing is meant for it, and for an index that is too large. Views made of a spec do not know. */
+TPV_API const char *tpv_view_apart(const tpv_view_t *view, size_t index);
 /* Names that stand for another output's bytes (tied embeddings): alias `index` is `*name`, of output `*target`.
  * False when there is no such alias. */
 TPV_API bool tpv_view_alias(const tpv_view_t *view, size_t index, const char **name, const char **target);

@@ -187,8 +187,9 @@ static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
     if (!planner->fuse || rule == &others || !tpv_fuse_of(tensor->name, &fuse)) return add_single(planner, index, rule);
     TPV_TRY(tpv_fuse_possible(&planner->cutter, &fuse, &apart));
     if (apart) {
-        TPV_INFO("%s: not fused: %s", tensor->name, apart);
-        return add_single(planner, index, rule);
+        TPV_TRY(add_single(planner, index, rule));
+        planner->spec->outputs[planner->spec->output_count - 1].apart = apart;
+        return TPV_OK;
     }
     if (fuse.place == 0) return add_fused(planner, index, &fuse);
     /* The first part brings it along. */

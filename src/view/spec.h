@@ -42,6 +42,7 @@ typedef struct tpv_spec_output {
     uint64_t elements;
     uint64_t bytes;
     uint64_t offset;     /* in the dense form, bytes */
+    const char *apart;   /* why it was not fused, static; NULL: it was, or was not meant to be */
     tpv_piece_t *pieces; /* owned */
     size_t piece_count, piece_room;
 } tpv_spec_output_t;

@@ -26,6 +26,7 @@ void tpv_view_free(tpv_view_t *view) {
         free(view->aliases[i].target);
     }
     free(view->outputs);
+    free(view->apart);
     free(view->aliases);
     tpv_program_clear(&view->program);
     free(view->json);
@@ -35,10 +36,13 @@ void tpv_view_free(tpv_view_t *view) {
 /* The names of outputs and aliases move from the spec to the view. */
 static tpv_status_t take_outputs(tpv_view_t *view, tpv_spec_t *spec) {
     view->outputs = malloc((spec->output_count + 1) * sizeof *view->outputs);
-    if (!view->outputs) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu outputs", spec->output_count);
+    view->apart = malloc((spec->output_count + 1) * sizeof *view->apart);
+    if (!view->outputs || !view->apart)
+        return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for %zu outputs", spec->output_count);
     for (size_t i = 0; i < spec->output_count; i++) {
         tpv_spec_output_t *from = &spec->outputs[i];
         tpv_output_t *to = &view->outputs[i];
+        view->apart[i] = from->apart;
         *to = (tpv_output_t){
             .name = from->name, .dtype = from->dtype, .dims = from->dims, .offset = from->offset, .bytes = from->bytes};
         memcpy(to->shape, from->shape, sizeof to->shape);
@@ -110,7 +114,7 @@ uint64_t tpv_view_memory(const tpv_view_t *view) {
     const tpv_program_t *program = &view->program;
     uint64_t bytes = sizeof *view + strlen(view->json) + 1;
     for (size_t i = 0; i < view->output_count; i++)
-        bytes += sizeof *view->outputs + strlen(view->outputs[i].name) + 1;
+        bytes += sizeof *view->outputs + sizeof *view->apart + strlen(view->outputs[i].name) + 1;
     for (size_t i = 0; i < view->alias_count; i++)
         bytes += sizeof *view->aliases + strlen(view->aliases[i].name) + strlen(view->aliases[i].target) + 2;
     if (program->count > 0) {
@@ -127,6 +131,10 @@ size_t tpv_view_output_count(const tpv_view_t *view) {
 
 const tpv_output_t *tpv_view_output(const tpv_view_t *view, size_t index) {
     return index < view->output_count ? &view->outputs[index] : NULL;
+}
+
+const char *tpv_view_apart(const tpv_view_t *view, size_t index) {
+    return index < view->output_count ? view->apart[index] : NULL;
 }
 
 bool tpv_view_alias(const tpv_view_t *view, size_t index, const char **name, const char **target) {

@@ -8,6 +8,7 @@
 
 struct tpv_view {
     tpv_output_t *outputs; /* their names are owned */
+    const char **apart;    /* for each, why it was not fused, static; NULL: it was, or was not meant to be */
     size_t output_count;
     tpv_spec_alias_t *aliases; /* owned, with their texts */
     size_t alias_count;

@@ -28,3 +28,15 @@ int child_wait(pid_t child, double seconds) {
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
+
+void child_read(int fd, void *data, size_t size) {
+    for (size_t got = 0; got < size;) {
+        ssize_t count = read(fd, (char *)data + got, size - got);
+        CHILD_CHECK(count > 0);
+        got += (size_t)count;
+    }
+}
+
+void child_write(int fd, const void *data, size_t size) {
+    CHILD_CHECK(write(fd, data, size) == (ssize_t)size);
+}

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "common/child.h"
 
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static char log_text[1 << 16];
@@ -142,6 +143,23 @@ void net_pair_close(net_plugin_t *net, net_pair_t *pair) {
     if (pair->receive) net->closeRecv(pair->receive);
     if (pair->listener) net->closeListen(pair->listener);
     memset(pair, 0, sizeof *pair);
+}
+
+void *net_meet(net_plugin_t *net, bool sends, int in, int out) {
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    void *listener = NULL, *comm = NULL;
+    if (sends) {
+        child_read(in, handle, sizeof handle);
+    } else {
+        CHILD_CHECK(net_listen(net, 0, handle, &listener) == ncclSuccess);
+        child_write(out, handle, sizeof handle);
+    }
+    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
+        CHILD_CHECK(!tpv_deadline_passed(deadline));
+        CHILD_CHECK((sends ? net_connect(net, 0, handle, &comm) : net->accept(listener, &comm, NULL)) == ncclSuccess);
+    }
+    if (listener) net->closeListen(listener);
+    return comm;
 }
 
 ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request) {

@@ -63,6 +63,10 @@ ncclResult_t net_connect(net_plugin_t *net, int device, void *handle, void **com
 bool net_pair_open(net_plugin_t *net, int device, net_pair_t *pair);
 void net_pair_close(net_plugin_t *net, net_pair_t *pair);
 
+/* One side of a comm whose other side is in another process: connect to the handle that comes from the pipe `in`, or
+ * listen, tell the handle through `out` and accept. Ends the process with a message after 20 seconds. */
+void *net_meet(net_plugin_t *net, bool sends, int in, int out);
+
 /* Post one request, calling again while the plugin has no free one. */
 ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request);
 ncclResult_t net_irecv(net_plugin_t *net, void *comm, void *data, size_t size, void **request);

@@ -27,18 +27,6 @@ typedef struct {
     int to_peer[2], from_peer[2]; /* pipes: a handle one way or the other, then a byte once the peer has closed */
 } scene_t;
 
-static void write_all(int fd, const void *data, size_t size) {
-    CHILD_CHECK(write(fd, data, size) == (ssize_t)size);
-}
-
-static void read_all(int fd, void *data, size_t size) {
-    for (size_t got = 0; got < size;) {
-        ssize_t count = read(fd, (char *)data + got, size - got);
-        CHILD_CHECK(count > 0);
-        got += (size_t)count;
-    }
-}
-
 static void wait_for_ever(void) {
     for (;;)
         pause();
@@ -53,23 +41,6 @@ static void leave_child(void) {
     wait_for_ever();
 }
 
-static void *connect_or_accept(bool sends, int in, int out) {
-    char handle[NCCL_NET_HANDLE_MAXSIZE];
-    void *listener = NULL, *comm = NULL;
-    if (sends) {
-        read_all(in, handle, sizeof handle);
-    } else {
-        CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
-        write_all(out, handle, sizeof handle);
-    }
-    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
-        CHILD_CHECK(!tpv_deadline_passed(deadline));
-        CHILD_CHECK((sends ? net_connect(&net, 0, handle, &comm) : net.accept(listener, &comm, NULL)) == ncclSuccess);
-    }
-    if (listener) net.closeListen(listener);
-    return comm;
-}
-
 static ncclResult_t move(bool sends, void *comm, char *block, void **request) {
     return sends ? net_isend(&net, comm, block, BLOCK, request) : net_irecv(&net, comm, block, BLOCK, request);
 }
@@ -79,12 +50,12 @@ static int be_peer(void *argument) {
     char *block = calloc(1, BLOCK);
     void *request = NULL;
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
-    void *comm = connect_or_accept(scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
+    void *comm = net_meet(&net, scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
     CHILD_CHECK(move(scene->peer_sends, comm, block, &request) == ncclSuccess);
     CHILD_CHECK(net_wait(&net, request, 20, NULL) == ncclSuccess);
     leave_child();
     scene->peer_sends ? net.closeSend(comm) : net.closeRecv(comm);
-    write_all(scene->from_peer[1], "!", 1);
+    child_write(scene->from_peer[1], "!", 1);
     wait_for_ever();
     return 1;
 }
@@ -96,12 +67,12 @@ static void play(bool peer_sends) {
     assert_int_equal(pipe(scene.to_peer), 0);
     assert_int_equal(pipe(scene.from_peer), 0);
     pid_t peer = child_start(be_peer, &scene);
-    void *comm = connect_or_accept(!peer_sends, scene.from_peer[0], scene.to_peer[1]);
+    void *comm = net_meet(&net, !peer_sends, scene.from_peer[0], scene.to_peer[1]);
     /* More than the sockets take, so that a sender is stuck by the time the peer closes. */
     for (int i = 0; i < NCCL_NET_MAX_REQUESTS; i++)
         assert_int_equal(move(!peer_sends, comm, block, &requests[i]), ncclSuccess);
     assert_int_equal(net_wait(&net, requests[0], 20, NULL), ncclSuccess);
-    read_all(scene.from_peer[0], &told, 1);
+    child_read(scene.from_peer[0], &told, 1);
     ncclResult_t result = ncclSuccess;
     for (int i = 1; i < NCCL_NET_MAX_REQUESTS && result == ncclSuccess; i++)
         result = net_wait(&net, requests[i], 15, NULL);
@@ -133,11 +104,11 @@ static int be_listener(void *argument) {
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
     CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
     leave_child();
-    write_all(scene->from_peer[1], handle, sizeof handle);
+    child_write(scene->from_peer[1], handle, sizeof handle);
     char go;
-    read_all(scene->to_peer[0], &go, 1);
+    child_read(scene->to_peer[0], &go, 1);
     net.closeListen(listener);
-    write_all(scene->from_peer[1], "!", 1);
+    child_write(scene->from_peer[1], "!", 1);
     wait_for_ever();
     return 1;
 }
@@ -151,14 +122,14 @@ static void a_connect_hears_of_a_listener_that_closes(void **state) {
     assert_int_equal(pipe(scene.to_peer), 0);
     assert_int_equal(pipe(scene.from_peer), 0);
     pid_t peer = child_start(be_listener, &scene);
-    read_all(scene.from_peer[0], handles[0], sizeof handles[0]);
+    child_read(scene.from_peer[0], handles[0], sizeof handles[0]);
     memcpy(handles[1], handles[0], sizeof handles[1]);
     for (int64_t deadline = tpv_deadline_in(10); !before;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net_connect(&net, 0, handles[0], &before), ncclSuccess);
     }
-    write_all(scene.to_peer[1], "!", 1);
-    read_all(scene.from_peer[0], &told, 1);
+    child_write(scene.to_peer[1], "!", 1);
+    child_read(scene.from_peer[0], &told, 1);
     for (int64_t deadline = tpv_deadline_in(10); !request;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net.isend(before, &told, 1, 7, NULL, NULL, &request), ncclSuccess);

@@ -54,25 +54,13 @@ static bool enter_network(void) {
            set_sysctl("ipv6/conf/default/accept_dad", "0");
 }
 
-static void read_all(int fd, void *data, size_t size) {
-    for (size_t got = 0; got < size;) {
-        ssize_t count = read(fd, (char *)data + got, size - got);
-        CHILD_CHECK(count > 0);
-        got += (size_t)count;
-    }
-}
-
-static void write_all(int fd, const void *data, size_t size) {
-    CHILD_CHECK(write(fd, data, size) == (ssize_t)size);
-}
-
 static void await(int fd) {
     char byte;
-    read_all(fd, &byte, 1);
+    child_read(fd, &byte, 1);
 }
 
 static void signal_to(int fd) {
-    write_all(fd, "!", 1);
+    child_write(fd, "!", 1);
 }
 
 static void await_running(const char *name) {
@@ -164,7 +152,7 @@ static int be_other_host(void *argument) {
     for (int device = 0; device < 2; device++) {
         void *listener, *request;
         CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
-        write_all(hosts->from_peer[1], handle, sizeof handle);
+        child_write(hosts->from_peer[1], handle, sizeof handle);
         void *comm = accept_at(listener);
         net.closeListen(listener);
         CHILD_CHECK(count_connections(hosts->addresses[device]) >= 1);
@@ -210,7 +198,7 @@ static int use_either(void *argument) {
         void *request;
         CHILD_CHECK(net.abi.properties(&net.abi, device, &properties) == ncclSuccess);
         CHILD_CHECK(strcmp(properties.name, device ? "a1" : "a0") == 0);
-        read_all(hosts->from_peer[0], handle, sizeof handle);
+        child_read(hosts->from_peer[0], handle, sizeof handle);
         unsigned long long before[2] = {sent_by("a0"), sent_by("a1")};
         void *comm = connect_from(device, handle);
         net_fill(block, BLOCK, (uint64_t)device);
@@ -271,10 +259,10 @@ static int receive_on(void *argument) {
     void *listener;
     open_plugin("=d0", "AF_INET");
     CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
-    write_all(duo->from_peer[1], handle, sizeof handle);
+    child_write(duo->from_peer[1], handle, sizeof handle);
     void *comm = accept_at(listener);
     for (uint64_t count = 0;; count++) {
-        read_all(duo->to_peer[0], &more, 1);
+        child_read(duo->to_peer[0], &more, 1);
         if (more != '!') break;
         move(false, comm, block, count);
     }
@@ -296,7 +284,7 @@ static int lose_the_address(void *argument) {
     CHILD_CHECK(pipe(duo->to_peer) == 0 && pipe(duo->from_peer) == 0);
     pid_t peer = child_start(receive_on, duo);
     open_plugin("=d0", "AF_INET");
-    read_all(duo->from_peer[0], handle, sizeof handle);
+    child_read(duo->from_peer[0], handle, sizeof handle);
     void *comm = connect_from(0, handle);
     for (int64_t until = tpv_deadline_in(5); count < 2 || !tpv_deadline_passed(until); count++) {
         signal_to(duo->to_peer[1]);
@@ -304,7 +292,7 @@ static int lose_the_address(void *argument) {
         if (count == 0) CHILD_CHECK(ip("address del 10.79.0.1/24 dev d0"));
     }
     CHILD_CHECK(net_log_count("on this host (10.79.0.1:") == 1 && net_log_count("WARN") == 0);
-    write_all(duo->to_peer[1], ".", 1);
+    child_write(duo->to_peer[1], ".", 1);
     CHILD_CHECK(net_isend(&net, comm, block, BLOCK, &request) == ncclSuccess);
     CHILD_CHECK(net_wait(&net, request, 10, NULL) == ncclRemoteError);
     CHILD_CHECK(net_log_count(duo->killed ? "its process has ended" : "the peer closed the connection") == 1);

@@ -51,18 +51,6 @@ typedef struct {
     int to_peer[2], from_peer[2]; /* pipes for the handle */
 } round_t;
 
-static void write_all(int fd, const void *data, size_t size) {
-    CHILD_CHECK(write(fd, data, size) == (ssize_t)size);
-}
-
-static void read_all(int fd, void *data, size_t size) {
-    for (size_t got = 0; got < size;) {
-        ssize_t count = read(fd, (char *)data + got, size - got);
-        CHILD_CHECK(count > 0);
-        got += (size_t)count;
-    }
-}
-
 /* ---- a stream of messages that never ends: both sides know the size, tag and bytes of each ---- */
 
 static size_t size_of(long message) {
@@ -130,18 +118,8 @@ static bool step(flow_t *flow, ncclResult_t *result) {
 static int doomed(void *argument) {
     round_t *round = argument;
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), 12) == ncclSuccess);
-    char handle[NCCL_NET_HANDLE_MAXSIZE];
-    void *listener = NULL;
     flow_t flow = {.sends = round->peer_sends, .grouped = round->grouped, .memory = malloc(2 * IN_FLIGHT * LARGEST)};
-    if (round->peer_sends) {
-        read_all(round->to_peer[0], handle, sizeof handle);
-    } else {
-        CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
-        write_all(round->from_peer[1], handle, sizeof handle);
-    }
-    while (!flow.comm)
-        CHILD_CHECK((round->peer_sends ? net_connect(&net, 0, handle, &flow.comm)
-                                       : net.accept(listener, &flow.comm, NULL)) == ncclSuccess);
+    flow.comm = net_meet(&net, round->peer_sends, round->to_peer[0], round->from_peer[1]);
     for (ncclResult_t result;;)
         CHILD_CHECK(step(&flow, &result) && result == ncclSuccess);
 }
@@ -205,9 +183,9 @@ static double play(round_t *round, uint64_t *random, bool while_connecting, char
         assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
         let_strangers_knock(handle, random, strangers);
         knocked = STRANGERS;
-        write_all(round->to_peer[1], handle, sizeof handle);
+        child_write(round->to_peer[1], handle, sizeof handle);
     } else {
-        read_all(round->from_peer[0], handle, sizeof handle);
+        child_read(round->from_peer[0], handle, sizeof handle);
     }
     ncclResult_t result = ncclSuccess;
     if (while_connecting) kill(peer, SIGKILL), waitpid(peer, NULL, 0);

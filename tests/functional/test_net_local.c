@@ -39,18 +39,6 @@
 
 static net_plugin_t net;
 
-static void read_all(int fd, void *data, size_t size) {
-    for (size_t got = 0; got < size;) {
-        ssize_t count = read(fd, (char *)data + got, size - got);
-        CHILD_CHECK(count > 0);
-        got += (size_t)count;
-    }
-}
-
-static void write_all(int fd, const void *data, size_t size) {
-    CHILD_CHECK(write(fd, data, size) == (ssize_t)size);
-}
-
 /* ---- two processes, each set up in its own way ---- */
 
 typedef struct {
@@ -106,7 +94,7 @@ static int be_receiver(void *argument) {
     void *listener, *comm = NULL;
     begin_side(&duo->receiver);
     CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
-    write_all(duo->handle[1], handle, sizeof handle);
+    child_write(duo->handle[1], handle, sizeof handle);
     for (int64_t deadline = tpv_deadline_in(20); !comm;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net.accept(listener, &comm, NULL) == ncclSuccess);
         sched_yield();
@@ -122,7 +110,7 @@ static int be_sender(void *argument) {
     char handle[NCCL_NET_HANDLE_MAXSIZE];
     void *comm = NULL;
     begin_side(&duo->sender);
-    read_all(duo->handle[0], handle, sizeof handle);
+    child_read(duo->handle[0], handle, sizeof handle);
     for (int64_t deadline = tpv_deadline_in(20); !comm;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net_connect(&net, 0, handle, &comm) == ncclSuccess);
         sched_yield();
@@ -281,34 +269,17 @@ typedef struct {
 static char *peer_memory;
 static bool peer_rests; /* its fate is to do nothing more */
 
-static void *connect_or_accept(bool sends, int in, int out) {
-    char handle[NCCL_NET_HANDLE_MAXSIZE];
-    void *listener = NULL, *comm = NULL;
-    if (sends) {
-        read_all(in, handle, sizeof handle);
-    } else {
-        CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
-        write_all(out, handle, sizeof handle);
-    }
-    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
-        CHILD_CHECK(!tpv_deadline_passed(deadline));
-        CHILD_CHECK((sends ? net_connect(&net, 0, handle, &comm) : net.accept(listener, &comm, NULL)) == ncclSuccess);
-    }
-    if (listener) net.closeListen(listener);
-    return comm;
-}
-
 static int be_peer(void *argument) {
     scene_t *scene = argument;
     void *request;
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
-    void *comm = connect_or_accept(scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
+    void *comm = net_meet(&net, scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
     peer_memory = mmap(NULL, BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     net_fill(peer_memory, BIG, 1);
     CHILD_CHECK((scene->peer_sends ? net_isend(&net, comm, peer_memory, BIG, &request)
                                    : net_irecv(&net, comm, peer_memory, BIG, &request)) == ncclSuccess);
     scene->fate(comm);
-    write_all(scene->from_peer[1], "!", 1);
+    child_write(scene->from_peer[1], "!", 1);
     while (!peer_rests) {
         int done = 0;
         if (net.test(request, &done, NULL) != ncclSuccess || done) break;
@@ -324,7 +295,7 @@ static pid_t begin_scene(scene_t *scene, void **comm) {
     pid_t peer = child_start(be_peer, scene);
     close(scene->to_peer[0]);
     close(scene->from_peer[1]);
-    *comm = connect_or_accept(!scene->peer_sends, scene->from_peer[0], scene->to_peer[1]);
+    *comm = net_meet(&net, !scene->peer_sends, scene->from_peer[0], scene->to_peer[1]);
     return peer;
 }
 
@@ -350,7 +321,7 @@ static void survive(bool peer_sends, void (*fate)(void *), bool kill_it, ncclRes
     char told, *block = malloc(BIG);
     int descriptors = net_open_descriptors();
     pid_t peer = begin_scene(&scene, &comm);
-    read_all(scene.from_peer[0], &told, 1);
+    child_read(scene.from_peer[0], &told, 1);
     siginfo_t death;
     if (kill_it) kill(peer, SIGKILL);
     /* Until it is dead its memory can be read; end_scene takes the status. */
@@ -450,13 +421,13 @@ static int be_closing_peer(void *argument) {
     scene_t *scene = argument;
     void *request;
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
-    void *comm = connect_or_accept(scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
+    void *comm = net_meet(&net, scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
     char *memory = calloc(1, BIG);
     CHILD_CHECK((scene->peer_sends ? net_isend(&net, comm, memory, BIG, &request)
                                    : net_irecv(&net, comm, memory, BIG, &request)) == ncclSuccess);
     scene->peer_sends ? net.closeSend(comm) : net.closeRecv(comm);
     free(memory);
-    write_all(scene->from_peer[1], "!", 1);
+    child_write(scene->from_peer[1], "!", 1);
     return 0;
 }
 
@@ -470,8 +441,8 @@ static void a_peer_that_closes_early(void **state) {
         assert_int_equal(pipe(scene.from_peer), 0);
         net_log_clear();
         pid_t peer = child_start(be_closing_peer, &scene);
-        comm = connect_or_accept(!sends, scene.from_peer[0], scene.to_peer[1]);
-        read_all(scene.from_peer[0], &told, 1);
+        comm = net_meet(&net, !sends, scene.from_peer[0], scene.to_peer[1]);
+        child_read(scene.from_peer[0], &told, 1);
         assert_int_equal(outcome(sends, comm, block), ncclRemoteError);
         assert_int_equal(net_log_count("the peer closed the connection"), 1);
         sends ? net.closeRecv(comm) : net.closeSend(comm);
@@ -636,7 +607,7 @@ static void nonsense_in_the_shared_memory_is_survived(void **state) {
             void *comm, *requests[NCCL_NET_MAX_REQUESTS];
             char told;
             pid_t peer = begin_scene(&scene, &comm);
-            read_all(scene.from_peer[0], &told, 1);
+            child_read(scene.from_peer[0], &told, 1);
             /* A wrong word is the peer's fault. It may also make no difference, or leave nothing to wait for but the
              * peer, which is what it could have done as well by just not answering. */
             int posted = 0;
@@ -730,7 +701,7 @@ static void forged_words_do_not_reach_the_sender(void **state) {
     char told;
     pid_t peer = begin_scene(&scene, &comm);
     assert_int_equal(net_isend(&net, comm, out, sizeof out, &request), ncclSuccess);
-    read_all(scene.from_peer[0], &told, 1);
+    child_read(scene.from_peer[0], &told, 1);
     assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
     /* As many more as there are buffers; the receiver, which reads what it forged, may say that it has failed. */
     ncclResult_t result = ncclSuccess;
@@ -910,7 +881,7 @@ static void *send_without_main_thread(void *argument) {
         close(fd);
         snprintf(state, sizeof state, "%.3s", strrchr(text, ')') + 1);
     }
-    write_all(scene->ready[1], "!", 1);
+    child_write(scene->ready[1], "!", 1);
     /* The other side waits for a message meanwhile, and looks. */
     nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
     for (uint64_t i = 0; i < 3; i++)
@@ -924,7 +895,7 @@ static int be_headless(void *argument) {
     char handle[NCCL_NET_HANDLE_MAXSIZE];
     pthread_t thread;
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
-    read_all(scene->handle[0], handle, sizeof handle);
+    child_read(scene->handle[0], handle, sizeof handle);
     for (int64_t deadline = tpv_deadline_in(20); !scene->comm;)
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net_connect(&net, 0, handle, &scene->comm) == ncclSuccess);
     CHILD_CHECK(pthread_create(&thread, NULL, send_without_main_thread, scene) == 0);
@@ -941,11 +912,11 @@ static int hear_headless(void *argument) {
     net_log_clear();
     CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
     pid_t peer = child_start(be_headless, &scene);
-    write_all(scene.handle[1], handle, sizeof handle);
-    if (*early) read_all(scene.ready[0], &told, 1);
+    child_write(scene.handle[1], handle, sizeof handle);
+    if (*early) child_read(scene.ready[0], &told, 1);
     for (int64_t deadline = tpv_deadline_in(20); !comm;)
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net.accept(listener, &comm, NULL) == ncclSuccess);
-    if (!*early) read_all(scene.ready[0], &told, 1);
+    if (!*early) child_read(scene.ready[0], &told, 1);
     CHILD_CHECK(net_log_count("receiving from process") == 1);
     for (uint64_t i = 0; i < 3; i++)
         move(false, comm, block, BIG, i);

@@ -34,36 +34,6 @@ typedef struct {
     int to_peer[2], from_peer[2]; /* pipes: handle one way or the other, then one byte when data has moved */
 } scene_t;
 
-static void write_all(int fd, const void *data, size_t size) {
-    CHILD_CHECK(write(fd, data, size) == (ssize_t)size);
-}
-
-static void read_all(int fd, void *data, size_t size) {
-    for (size_t got = 0; got < size;) {
-        ssize_t count = read(fd, (char *)data + got, size - got);
-        CHILD_CHECK(count > 0);
-        got += (size_t)count;
-    }
-}
-
-static void *connect_or_accept(bool sends, int in, int out) {
-    char handle[NCCL_NET_HANDLE_MAXSIZE];
-    void *listener = NULL, *comm = NULL;
-    if (sends) {
-        read_all(in, handle, sizeof handle);
-    } else {
-        CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
-        write_all(out, handle, sizeof handle);
-    }
-    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
-        CHILD_CHECK(!tpv_deadline_passed(deadline));
-        ncclResult_t result = sends ? net_connect(&net, 0, handle, &comm) : net.accept(listener, &comm, NULL);
-        CHILD_CHECK(result == ncclSuccess);
-    }
-    if (listener) net.closeListen(listener);
-    return comm;
-}
-
 /* Make all sockets of this process deaf: whatever comes in is dropped before TCP sees it, so nothing is acknowledged.
  * To the other side this looks like a pulled cable, once there is nothing left that would be sent again and again. */
 static void unplug(void) {
@@ -89,7 +59,7 @@ static void unplug(void) {
 static int doomed(void *argument) {
     scene_t *scene = argument;
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), 11) == ncclSuccess);
-    void *comm = connect_or_accept(scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
+    void *comm = net_meet(&net, scene->peer_sends, scene->to_peer[0], scene->from_peer[1]);
     char *block = malloc(BLOCK);
     for (int i = 0; i < 4; i++) {
         void *request;
@@ -99,10 +69,10 @@ static int doomed(void *argument) {
         CHILD_CHECK(net_wait(&net, request, 20, NULL) == ncclSuccess);
     }
     if (scene->fate == UNPLUGGED) unplug();
-    write_all(scene->from_peer[1], "!", 1);
+    child_write(scene->from_peer[1], "!", 1);
     if (scene->fate == IDLE_READER) {
         char go;
-        read_all(scene->to_peer[0], &go, 1);
+        child_read(scene->to_peer[0], &go, 1);
         for (int i = 0; i < 32; i++) {
             void *request;
             CHILD_CHECK(net_irecv(&net, comm, block, BLOCK, &request) == ncclSuccess);
@@ -122,7 +92,7 @@ static pid_t begin(scene_t *scene, void **comm, char *block) {
     pid_t peer = child_start(doomed, scene);
     close(scene->to_peer[0]);
     close(scene->from_peer[1]);
-    *comm = connect_or_accept(!scene->peer_sends, scene->from_peer[0], scene->to_peer[1]);
+    *comm = net_meet(&net, !scene->peer_sends, scene->from_peer[0], scene->to_peer[1]);
     for (int i = 0; i < 4; i++) {
         void *request;
         net_fill(block, BLOCK, 0);
@@ -132,7 +102,7 @@ static pid_t begin(scene_t *scene, void **comm, char *block) {
         assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
     }
     char told;
-    read_all(scene->from_peer[0], &told, 1);
+    child_read(scene->from_peer[0], &told, 1);
     return peer;
 }
 
@@ -220,7 +190,7 @@ static void a_receiver_that_does_not_read_is_not_lost(void **state) {
     for (int i = 0; i < NCCL_NET_MAX_REQUESTS; i++)
         assert_int_equal(net_isend(&net, comm, block, BLOCK, &requests[i]), ncclSuccess);
     assert_int_equal(net_wait(&net, requests[NCCL_NET_MAX_REQUESTS - 1], 7, NULL), NET_TIMED_OUT);
-    write_all(scene.to_peer[1], "!", 1);
+    child_write(scene.to_peer[1], "!", 1);
     for (int i = 0; i < NCCL_NET_MAX_REQUESTS; i++)
         assert_int_equal(net_wait(&net, requests[i], 20, NULL), ncclSuccess);
     assert_int_equal(child_wait(peer, 20), 0);

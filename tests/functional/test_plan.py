@@ -68,6 +68,19 @@ def test_fused_plan_has_the_same_bytes(sparse, plan):
     assert fused["view_id"] != whole["view_id"]
 
 
+def test_what_stays_apart_of_a_fused_plan_is_told(tiny, tpview, tmp_path):
+    """A plan that cuts no v_proj leaves q, k and v as they are, and says so in the table and in JSON."""
+    rules = tmp_path / "plan.json"
+    rules.write_text(json.dumps({"format": "tpview-plan-1", "default": "replicate", "tp_plan": {
+        "**.q_proj": "colwise", "**.k_proj": "colwise", "**.gate_proj": "colwise", "**.up_proj": "colwise"}}))
+    command = ("plan", "--checkpoint", tiny("qwen3"), "--tp-size", 2, "--tp-rank", 0, "--plan", rules, "--fuse")
+    listed = json.loads(tpview(*command, "--json").stdout)["outputs"]
+    apart = {output["name"] for output in listed if "not_fused" in output}
+    assert apart == {f"model.layers.{layer}.self_attn.{part}_proj.weight" for layer in range(2) for part in "qk"}
+    lines = tpview(*command).stdout.splitlines()
+    assert {line.split()[0] for line in lines if "not fused: not all of its projections" in line} == apart
+
+
 def test_groups_of_experts(tiny, plan, tpview, tmp_path):
     """Four experts for three groups: two, one and one. Each plan has an id of its own."""
     folder = tiny("qwen3_moe")

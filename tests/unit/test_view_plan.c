@@ -321,6 +321,14 @@ static void fusing_needs_all_parts_alike(void **state) {
     assert_int_equal(tpv_view_output_count(view), 6);
     shape_is(view, "q_proj.weight", 2, 4, 6, 0);
     shape_is(view, "gate_proj.weight", 2, 4, 4, 0);
+    for (size_t i = 0; i < 6; i++) {
+        const char *of = tpv_view_output(view, i)->name, *apart = tpv_view_apart(view, i);
+        assert_non_null(apart);
+        assert_string_equal(apart, strstr(of, "gate") || strstr(of, "up")
+                                       ? "its projections have several dtypes"
+                                       : "the parameters of its projections have several shapes");
+    }
+    assert_null(tpv_view_apart(view, 6));
     tpv_view_free(view);
     tpv_artifact_close(artifact);
     /* Scales of the key and value cache are no part of what is fused. */
@@ -335,6 +343,8 @@ static void fusing_needs_all_parts_alike(void **state) {
     assert_int_equal(tpv_view_output_count(view), 3);
     shape_is(view, "qkv_proj.weight", 2, 8, 4, 0);
     assert_int_equal(test_output(view, "k_proj.k_scale")->dims, 0);
+    for (size_t i = 0; i < 3; i++)
+        assert_null(tpv_view_apart(view, i));
     tpv_view_free(view);
     tpv_artifact_close(artifact);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/params.h"
 #include "base/small_file.h"
 #include "base/text.h"
 
@@ -184,4 +185,26 @@ tpv_status_t tpv_cli_token(const char *path, char **token) {
 
 void tpv_cli_print_json(json_t *root) {
     print_json(root, JSON_INDENT(2));
+}
+
+bool tpv_cli_options(int argc, char **argv, const char *letters, const struct option *options, int help_option,
+                     const char *help, tpv_status_t (*take)(void *user, int option), void *user, int *code) {
+    opterr = 0;
+    tpv_status_t status = tpv_params_check();
+    for (int option; status == TPV_OK && (option = getopt_long(argc, argv, letters, options, NULL)) != -1;) {
+        if (option == help_option || option == 'h') {
+            fputs(help, stdout);
+            *code = TPV_EXIT_OK;
+            return false;
+        }
+        if (option == '?' || option == ':') {
+            *code = tpv_cli_bad_option(option, argv, options);
+            return false;
+        }
+        status = take(user, option);
+    }
+    if (status == TPV_OK && optind < argc)
+        status = tpv_error_set(TPV_ERR_ARGUMENT, "unexpected argument \"%s\"", argv[optind]);
+    if (status != TPV_OK) *code = tpv_cli_fail(status);
+    return status == TPV_OK;
 }

@@ -4,6 +4,7 @@
 
 #include <getopt.h>
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "tpview/status.h"
@@ -27,6 +28,14 @@ int tpv_cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)))
  * take: `option` is what it returned, ':' or '?'. Names the nearest of `options` for an unknown one. The values of
  * `options` are none of the printable ASCII characters but for those that are short options too. */
 int tpv_cli_bad_option(int option, char **argv, const struct option *options);
+/*
+ * All options of a program without subcommands, by getopt_long: `letters` begins with ":h", `options` has "help" with
+ * the value `help_option`. `take` is given each in turn, with optarg. The environment is judged first (base/params.h),
+ * and what is no option is an error. True when all is well; otherwise *code is what the program ends with: help was
+ * asked for and printed, or what is wrong is said.
+ */
+bool tpv_cli_options(int argc, char **argv, const char *letters, const struct option *options, int help_option,
+                     const char *help, tpv_status_t (*take)(void *user, int option), void *user, int *code);
 /* Of `count` words, the one that `word` was most likely meant to be; NULL when none is near. */
 const char *tpv_cli_nearest(const char *word, const char *const *words, size_t count);
 

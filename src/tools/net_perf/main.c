@@ -82,7 +82,8 @@ typedef struct {
     bool both, pin, no_nccl, no_tcp, no_ucx, json;
 } options_t;
 
-static tpv_status_t take(options_t *options, int option) {
+static tpv_status_t take(void *user, int option) {
+    options_t *options = user;
     switch (option) {
     case 'b':
         return tpv_parse_int("-b", optarg, 1, LARGEST, &options->smallest);
@@ -236,20 +237,11 @@ int main(int argc, char **argv) {
                          .inflight = 8,
                          .libnccl = "libnccl.so.2"};
     tpv_cli_begin("tpview_net_perf", argc, argv);
-    opterr = 0;
-    tpv_status_t status = tpv_params_check();
-    for (int option;
-         status == TPV_OK && (option = getopt_long(argc, argv, ":hb:e:f:n:w:c:", long_options, NULL)) != -1;) {
-        if (option == OPT_HELP || option == 'h') {
-            fputs(help, stdout);
-            return tpv_cli_end(TPV_EXIT_OK);
-        }
-        if (option == '?' || option == ':') return tpv_cli_end(tpv_cli_bad_option(option, argv, long_options));
-        status = take(&options, option);
+    int code = TPV_EXIT_FAILURE;
+    if (tpv_cli_options(argc, argv, ":hb:e:f:n:w:c:", long_options, OPT_HELP, help, take, &options, &code)) {
+        if (options.net_count == 0) options.nets[options.net_count++] = "tpview";
+        tpv_status_t status = run(&options);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
-    if (status == TPV_OK && optind < argc)
-        status = tpv_error_set(TPV_ERR_ARGUMENT, "unexpected argument \"%s\"", argv[optind]);
-    if (options.net_count == 0) options.nets[options.net_count++] = "tpview";
-    if (status == TPV_OK) status = run(&options);
-    return tpv_cli_end(status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status));
+    return tpv_cli_end(code);
 }

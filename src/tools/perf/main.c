@@ -254,7 +254,8 @@ static tpv_status_t take_uint(const char *option, int64_t least, int64_t most, u
     return TPV_OK;
 }
 
-static tpv_status_t take(perf_t *perf, int option) {
+static tpv_status_t take(void *user, int option) {
+    perf_t *perf = user;
     tpv_rank_setup_t *setup = &perf->setup;
     int64_t number = 0;
     switch (option) {
@@ -335,22 +336,12 @@ static tpv_status_t take(perf_t *perf, int option) {
 int main(int argc, char **argv) {
     perf_t perf = {.ranks = 1, .factor = 2, .rounds = 5, .warmup = 1, .check = 1, .wanted = {[TPV_TRIAL_WARM] = true}};
     tpv_cli_begin("tpview_perf", argc, argv);
-    opterr = 0;
-    tpv_status_t status = tpv_params_check();
-    for (int option;
-         status == TPV_OK && (option = getopt_long(argc, argv, ":hb:e:f:n:w:c:", long_options, NULL)) != -1;) {
-        if (option == OPT_HELP || option == 'h') {
-            fputs(help, stdout);
-            return tpv_cli_end(TPV_EXIT_OK);
-        }
-        if (option == '?' || option == ':') return tpv_cli_end(tpv_cli_bad_option(option, argv, long_options));
-        status = take(&perf, option);
+    int code = TPV_EXIT_FAILURE;
+    if (tpv_cli_options(argc, argv, ":hb:e:f:n:w:c:", long_options, OPT_HELP, help, take, &perf, &code)) {
+        tpv_status_t status = judge(&perf);
+        if (status == TPV_OK) status = run(&perf);
+        code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     }
-    if (status == TPV_OK && optind < argc)
-        status = tpv_error_set(TPV_ERR_ARGUMENT, "unexpected argument \"%s\"", argv[optind]);
-    if (status == TPV_OK) status = judge(&perf);
-    if (status == TPV_OK) status = run(&perf);
-    int code = status == TPV_OK ? TPV_EXIT_OK : tpv_cli_fail(status);
     end(&perf);
     return tpv_cli_end(code);
 }

@@ -21,8 +21,8 @@ static const char help[] =
     "  --expert-tp-size N, --expert-tp-rank R\n"
     "                      cut each expert for rank R of N (default: as all else, with --ep-size not at all)\n"
     "  --families          list the built-in plans and the model_types that each is for\n"
-    "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj\n" TPV_HELP_CONNECTION
-    "  --deadline SECONDS  give up on the service after that (default: none)\n"
+    "  --fuse              q, k, v into qkv_proj and gate, up into gate_up_proj; says of each that stays "
+    "why\n" TPV_HELP_CONNECTION "  --deadline SECONDS  give up on the service after that (default: none)\n"
     "  --json              print JSON, with the canonical view spec\n"
     "\n"
     "Example:\n"
@@ -42,9 +42,10 @@ static void print_json(const tpv_arguments_t *arguments, const tpv_artifact_t *a
     json_t *outputs = json_array();
     for (size_t i = 0; i < tpv_view_output_count(view); i++) {
         const tpv_output_t *output = tpv_view_output(view, i);
-        json_array_append_new(outputs, json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", output->name, "dtype",
+        json_array_append_new(outputs, json_pack("{s:s, s:s, s:o, s:I, s:I, s:s*}", "name", output->name, "dtype",
                                                  tpv_dtype_name(output->dtype), "shape", shape_json(output), "offset",
-                                                 (json_int_t)output->offset, "bytes", (json_int_t)output->bytes));
+                                                 (json_int_t)output->offset, "bytes", (json_int_t)output->bytes,
+                                                 "not_fused", tpv_view_apart(view, i)));
     }
     tpv_cli_print_json(
         json_pack("{s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "tp_rank", (int)arguments->options.tp_rank,
@@ -63,7 +64,9 @@ static void print_table(const tpv_arguments_t *arguments, const tpv_view_t *view
         for (uint32_t k = 0; k < output->dims; k++)
             length += snprintf(shape + length, sizeof shape - (size_t)length, "%s%llu", k ? ", " : "",
                                (unsigned long long)output->shape[k]);
-        printf("%-72s %-8s [%s]\n", tpv_cli_text(output->name), tpv_dtype_name(output->dtype), shape);
+        const char *apart = tpv_view_apart(view, i);
+        printf("%-72s %-8s [%s]%s%s\n", tpv_cli_text(output->name), tpv_dtype_name(output->dtype), shape,
+               apart ? "  not fused: " : "", apart ? apart : "");
     }
     const char *name, *target;
     for (size_t i = 0; tpv_view_alias(view, i, &name, &target); i++)
