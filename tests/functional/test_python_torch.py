@@ -2,13 +2,11 @@
 
 import contextlib
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import tpview
-from conftest import ROOT
+from rank_group import run_ranks
 from tpview.manifest import TensorInfo
 
 torch = pytest.importorskip("torch")
@@ -313,7 +311,7 @@ def test_publishing_leaves_no_descriptor_and_a_service_that_sees_another_process
 
 RANK = textwrap.dedent("""
     import os, sys, torch, torch.distributed as dist, tpview, tpview.torch
-    rank, size, store, source, version, fail = int(sys.argv[1]), 2, *sys.argv[2:6]
+    rank, size, store, source, version, fail = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:7]
     dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size)
     connected = tpview.connect(source)
     plan = connected.plan("qwen3@1", tpview.Layout.tp(rank, size))
@@ -334,20 +332,8 @@ RANK = textwrap.dedent("""
 """)
 
 
-def run_group(source, tmp_path, build, version, fail) -> list[str]:
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    ranks = [subprocess.Popen([sys.executable, script, str(rank), tmp_path / "store", source.address, version, fail],
-                              env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in range(2)]
-    try:
-        ended = [rank.communicate(timeout=120) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    for rank, (_, errors) in zip(ranks, ended):
-        assert rank.returncode == 0, errors
-    return [out.strip() for out, _ in ended]
+def run_group(source, tmp_path, version, fail) -> list[str]:
+    return [out.strip() for out in run_ranks(RANK, 2, tmp_path, source.address, version, fail)]
 
 
 @pytest.fixture
@@ -358,8 +344,8 @@ def versions(start_service, tiny):
         yield source
 
 
-def test_a_group_loads_and_updates(versions, tiny, tmp_path, build):
-    assert run_group(versions, tmp_path, build, "2", "no") == ["updated", "updated"]
+def test_a_group_loads_and_updates(versions, tiny, tmp_path):
+    assert run_group(versions, tmp_path, "2", "no") == ["updated", "updated"]
     wanted = values_of(tiny("qwen3", seed=7))
     for rank in range(2):
         got = torch.load(tmp_path / f"store.{rank}")
@@ -367,11 +353,11 @@ def test_a_group_loads_and_updates(versions, tiny, tmp_path, build):
             assert torch.equal(got[name], tensor), name
 
 
-def test_when_one_rank_fails_no_rank_takes_the_version(versions, tmp_path, build):
-    said = run_group(versions, tmp_path, build, "2", "fail")
+def test_when_one_rank_fails_no_rank_takes_the_version(versions, tmp_path):
+    said = run_group(versions, tmp_path, "2", "fail")
     assert said[0].startswith("Error rank 1 failed") and said[1].startswith("DeadlineError"), said
 
 
-def test_ranks_that_mean_different_versions_are_told(versions, tmp_path, build):
-    said = run_group(versions, tmp_path, build, "2", "differ")
+def test_ranks_that_mean_different_versions_are_told(versions, tmp_path):
+    said = run_group(versions, tmp_path, "2", "differ")
     assert all(line.startswith("PlanError the ranks differ") for line in said), said

@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import tpview
 from conftest import ROOT
+from rank_group import run_ranks
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -93,25 +94,6 @@ RANK = textwrap.dedent("""
     dist.barrier()
     dist.destroy_process_group()
 """)
-
-
-def run_ranks(text: str, size: int, tmp_path, *arguments) -> list[str]:
-    """What each rank of a gloo group of `size` that runs the script `text` prints."""
-    script = tmp_path / "rank.py"
-    script.write_text(text)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
-               "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    ranks = [subprocess.Popen([sys.executable, script, str(rank), str(size), tmp_path / "store", *map(str, arguments)],
-                              env={**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True) for rank in range(size)]
-    try:
-        ended = [rank.communicate(timeout=500) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    for rank, (_, errors) in zip(ranks, ended):
-        assert rank.returncode == 0, errors
-    return [out for out, _ in ended]
 
 
 @pytest.mark.parametrize("size", [2, 4])
