@@ -178,8 +178,7 @@ static tpv_status_t plan_tensor(planner_t *planner, uint32_t index) {
     TPV_TRY(tpv_experts_turn(&planner->cutter, tensor, &planner->part));
     if (!planner->part.here) return TPV_OK;
     if (planner->part.stacked && rule && rule->kind == TPV_CUT_FIRST) rule = &others;
-    if (!rule &&
-        (planner->cutter.rules->replicate_others || planner->cutter.experts->tp_size == 1 || tpv_is_lone_scale(tensor)))
+    if (!rule && (planner->cutter.rules->replicate_others || planner->cutter.tp_size == 1 || tpv_is_lone_scale(tensor)))
         rule = &others;
     if (!rule)
         return tpv_error_set(TPV_ERR_PLAN, "%s: no rule of the plan matches it, and \"default\" is not \"replicate\"",
@@ -236,16 +235,20 @@ static tpv_status_t check_unmatched(const planner_t *planner) {
 
 static tpv_status_t plan_rules(planner_t *planner) {
     bool tied = tpv_rules_tied(planner->cutter.rules);
-    if (planner->cutter.tp_size > 1) TPV_TRY(tpv_whole_check(planner->cutter.artifact, planner->cutter.rules, tied));
+    const tpv_experts_t *experts = planner->cutter.experts;
+    if (experts->tp_size > 1 || experts->expert_tp_size > 1)
+        TPV_TRY(tpv_whole_check(planner->cutter.artifact, planner->cutter.rules, tied));
     TPV_TRY(plan_tied(planner, tied));
     size_t count = tpv_artifact_tensor_count(planner->cutter.artifact);
     for (size_t i = 0; i < count; i++)
         TPV_TRY(plan_tensor(planner, (uint32_t)i));
-    if (planner->cutter.experts->size > 1 && !planner->cutter.experts->any)
-        return tpv_error_set(TPV_ERR_PLAN,
-                             "ep_size %llu: the checkpoint has no experts (tensors below a module "
-                             "\"experts\") to divide",
-                             (unsigned long long)planner->cutter.experts->size);
+    static const char none[] = "the checkpoint has no experts (tensors below a module \"experts\")";
+    if (experts->size > 1 && !experts->any)
+        return tpv_error_set(TPV_ERR_PLAN, "ep_size %llu: %s to divide", (unsigned long long)experts->size, none);
+    bool alike = experts->expert_tp_size == experts->tp_size && experts->expert_tp_rank == experts->tp_rank;
+    if (!alike && !experts->any)
+        return tpv_error_set(TPV_ERR_PLAN, "expert_tp_size %llu: %s to cut",
+                             (unsigned long long)experts->expert_tp_size, none);
     const tpv_left_whole_t *whole = planner->cutter.whole;
     if (whole->modules > 0)
         TPV_WARN(

@@ -247,6 +247,10 @@ tpv_status_t tpv_cut_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t *tens
     if (rule->kind == TPV_CUT_REFUSED && cutter->tp_size > 1)
         return tpv_error_set(TPV_ERR_PLAN, "%s: rule \"%s\": \"%s\" %s: expected a word that cuts or replicates",
                              tensor->name, rule->given, rule->word, rule->refused);
+    /* Of a module with two halves transformers cuts each parameter by itself, and a bias has no halves for it. */
+    bool packed = rule->kind == TPV_CUT_PACKED_COLWISE || rule->kind == TPV_CUT_PACKED_ROWWISE;
+    if (cutter->rules->transformers && packed && tensor->dims == 1 && is_bias(tensor))
+        return tpv_cut_weight(cutter, tensor, rule, cut);
     tpv_module_of(cutter->artifact, cutter->quant, tensor->name, &module);
     return module.quantised ? tpv_quant_cut(cutter, &module, tensor, rule, cut) : cut_plain(cutter, tensor, rule, cut);
 }

@@ -68,6 +68,9 @@ static const char *check_alike(const tpv_artifact_t *artifact, const tpv_fuse_t 
     if (!first) return NULL;
     if (first->dtype != tensor->dtype) return "its projections have several dtypes";
     if (first->dims != tensor->dims) return "the parameters of its projections have several shapes";
+    /* One scale for all of a projection, and one for each of its rows. */
+    if (first->dims > 0 && (first->shape[0] == 1) != (tensor->shape[0] == 1))
+        return "the parameters of its projections have several shapes";
     for (uint32_t i = 1; i < first->dims; i++)
         if (first->shape[i] != tensor->shape[i]) return "the parameters of its projections have several shapes";
     return NULL;
@@ -87,7 +90,7 @@ static tpv_status_t check_tensor(const tpv_cutter_t *cutter, const tpv_tensor_t 
     *reason = "not all of its projections can be cut";
     if (cut.left_whole) return TPV_OK;
     *reason = "its projections are no matrices";
-    if (cut.axis > 0 || cut.pad > 0) return TPV_OK;
+    if (tensor->dims > 2 || cut.axis > 0 || cut.pad > 0) return TPV_OK;
     *reason = "rows of a projection end inside of a quantisation block";
     if (!last && cut.partial_block) return TPV_OK;
     *reason = NULL;

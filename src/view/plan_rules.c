@@ -148,7 +148,9 @@ tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_ru
             if (*rule || (found && found->pattern == candidate->pattern)) continue;
             if (!tpv_rules_when(rules, candidate->when, NULL, tensor) || !has_shape(rules, candidate->shape, tensor))
                 continue;
-            if (found && found->kind != candidate->kind)
+            bool alike = !found || (found->kind == candidate->kind &&
+                                    (rules->transformers || found->gathered == candidate->gathered));
+            if (!alike)
                 return tpv_error_set(TPV_ERR_PLAN, "%s: the rules \"%s\": %s and \"%s\": %s both match it", tensor,
                                      found->given, found->word, candidate->given, candidate->word);
             if (!found) found = candidate;

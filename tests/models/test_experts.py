@@ -157,6 +157,18 @@ def test_what_cannot_be_divided(build, tmp_path):
     tensors = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
     (tmp_path / "model.safetensors").write_bytes(write_tensors(tensors))
     _refused(build, tmp_path, Request(1, 0, experts=(2, 0)), "ep_size 2: the checkpoint has no experts")
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps({"format": "tpview-plan-1", "default": "replicate", "tp_plan": {"**.q_proj": "colwise"}}))
+    for size, expert_size in ((4, 1), (1, 2)):
+        _refused(build, tmp_path, Request(size, 0, plan=str(rules), expert_ranks=(expert_size, 0)),
+                 f"expert_tp_size {expert_size}: the checkpoint has no experts")
+    # What no rule cuts is whole only where nothing is cut: at expert_tp_size 2, too, it must be told.
+    tensors = {name: Stored("F32", tensor) for name, tensor in whole.items()}
+    odd = "model.layers.0.block_sparse_moe.experts.{}.w4.weight"
+    tensors |= {odd.format(expert): tensors[odd.format(expert).replace("w4", "w1")] for expert in range(4)}
+    (tmp_path / "model.safetensors").write_bytes(write_tensors(tensors))
+    for ranks in (Request(2, 0), Request(1, 0, expert_ranks=(2, 0))):
+        _refused(build, tmp_path, ranks, "w4.weight: no rule of the plan matches it")
     view = tmp_path / "view.json"
     view.write_text(json.dumps({"format": "tpview-view-1", "outputs": []}))
     _refused(build, tmp_path, Request(1, 0, plan=str(view), experts=(2, 0)), "expected neither ep_size nor")

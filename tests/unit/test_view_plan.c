@@ -331,6 +331,21 @@ static void fusing_needs_all_parts_alike(void **state) {
     assert_null(tpv_view_apart(view, 6));
     tpv_view_free(view);
     tpv_artifact_close(artifact);
+    /* Experts behind one another are no matrix of both, also where nothing is cut; nor is one scale a row of others. */
+    test_index_begin(&index);
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(2, 6, 4), "experts.gate_proj.weight");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(2, 6, 4), "experts.up_proj.weight");
+    test_index_add(&index, TPV_DTYPE_F8_E4M3, TEST_SHAPE(8, 4), "gate_proj.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(8, 1), "gate_proj.weight_scale");
+    test_index_add(&index, TPV_DTYPE_F8_E4M3, TEST_SHAPE(8, 4), "up_proj.weight");
+    test_index_add(&index, TPV_DTYPE_F32, TEST_SHAPE(1, 1), "up_proj.weight_scale");
+    artifact = test_index_finish(&index, NULL);
+    for (uint32_t size = 1; size <= 2; size++) {
+        view = plan_with(artifact, "{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"**\":\"colwise\"}}", size, 0, true);
+        assert_int_equal(tpv_view_output_count(view), 6);
+        tpv_view_free(view);
+    }
+    tpv_artifact_close(artifact);
     /* Scales of the key and value cache are no part of what is fused. */
     test_index_begin(&index);
     test_index_add(&index, TPV_DTYPE_F32, TEST_SCALAR, "k_proj.k_scale");

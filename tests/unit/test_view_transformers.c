@@ -178,6 +178,7 @@ static void shares_are_those_of_transformers(void **state) {
     test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(6, 5), "layers.0.self_attn.k_proj.weight");
     test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(4, 7), "layers.0.self_attn.o_proj.weight");
     test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8), "layers.0.mlp.gate_up_proj.bias");
+    test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8, 3), "layers.0.mlp.gate_up_proj.weight");
     test_index_add(&index, TPV_DTYPE_BF16, TEST_SHAPE(8), "layers.0.self_attn.sinks");
     tpv_artifact_t *artifact = test_index_finish(&index, &config);
     static const char plan[] =
