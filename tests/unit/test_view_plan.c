@@ -197,6 +197,8 @@ static void plan_file_faults(void **state) {
          "stack: no rule of the plan matches it, and \"default\" is not \"replicate\""},
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise\",\"*\":\"rowwise\"}}", TPV_ERR_PLAN,
          "m.bias: the rules \"m\": colwise and \"*\": rowwise both match it"},
+        {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"m\":\"colwise_rep\",\"*\":\"colwise\"}}", TPV_ERR_PLAN,
+         "m.bias: the rules \"m\": colwise_rep and \"*\": colwise both match it"},
         {"{\"format\":\"tpview-plan-1\"}", TPV_ERR_PLAN,
          "plan file: the checkpoint has no config.json that tells its model_type: give a plan file"},
         {"{\"format\":\"tpview-plan-1\",\"tp_plan\":{\"**\":\"colwise\"}}", TPV_ERR_PLAN,
