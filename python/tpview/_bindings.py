@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import (POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t,
+from ctypes import (POINTER, Structure, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_uint,
                     c_uint32, c_uint64, c_void_p)
 from pathlib import Path
 from typing import Optional
@@ -120,6 +120,8 @@ PROTOTYPES = [
     ("tpv_artifact_index_digest", c_char_p, [c_void_p]),
     # const char *tpv_artifact_id(const tpv_artifact_t *artifact);
     ("tpv_artifact_id", c_char_p, [c_void_p]),
+    # tpv_status_t tpv_artifact_digest(tpv_artifact_t *artifact, unsigned threads, tpv_progress_t progress, void *user);
+    ("tpv_artifact_digest", STATUS, [c_void_p, c_uint, c_void_p, c_void_p]),
     # tpv_status_t tpv_view_plan(const tpv_artifact_t *artifact, const tpv_plan_options_t *options, tpv_view_t **view);
     ("tpv_view_plan", STATUS, [c_void_p, POINTER(PlanOptions), POINTER(c_void_p)]),
     # tpv_status_t tpv_view_from_json(const tpv_artifact_t *artifact, const char *json, size_t length, tpv_view_t **view);

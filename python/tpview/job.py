@@ -131,6 +131,13 @@ class Job:
         self._handle.close()
         self._memory = None
 
+    def __del__(self) -> None:
+        """Ends the fetch before the attributes go, one after the other: the destination would be the first."""
+        try:
+            self._handle.close()
+        except BaseException:  # it was never started, or the interpreter ends
+            pass
+
     def __enter__(self) -> "Job":
         return self
 

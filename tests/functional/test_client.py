@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -22,11 +23,13 @@ TRUE = "the true one"  # in an answer of a FakeSource: what the true source said
 
 class FakeSource:
     """Has one artifact's true manifest and answers POST /v1/fetch with `answer`: (HTTP code, body), or None for nothing.
-    With `relay`, a connection to the true source, the fetch takes place before; else before(request) may do something.
-    The requests it got are in `fetches`."""
+    First before(request) may do something, and with `relay`, a connection to the true source, that is asked for what is
+    then in `request`. With `deaf`, no DELETE is answered; `deleted` is set when one came. The requests it got are in
+    `fetches`."""
 
-    def __init__(self, manifest: bytes, answer, relay: Control | None, before):
+    def __init__(self, manifest: bytes, answer, relay: Control | None, before, deaf: bool):
         self.fetches: list[dict] = []
+        self.deleted = threading.Event()
         self.end = threading.Event()
         fake = self
 
@@ -46,17 +49,21 @@ class FakeSource:
                 self.reply(200, manifest)
 
             def do_DELETE(self):
+                fake.deleted.set()
+                if deaf:
+                    fake.end.wait(LIMIT_S)
+                    return
                 self.reply(200, b"{}")
 
             def do_POST(self):
                 request = self.rfile.read(int(self.headers["Content-Length"]))
                 fake.fetches.append(json.loads(request))
                 true: dict = {}
-                if relay is not None:
-                    status, true = relay.call("POST", "/v1/fetch", request)
-                    assert status == 200
                 if before is not None:
                     before(fake.fetches[-1])
+                if relay is not None:
+                    status, true = relay.call("POST", "/v1/fetch", json.dumps(fake.fetches[-1]))
+                    assert status == 200, true
                 if answer is None:
                     fake.end.wait(LIMIT_S)
                     return
@@ -80,17 +87,18 @@ class FakeSource:
 
 @pytest.fixture
 def fake(tiny, start_service, control):
-    """fake(answer, …): a FakeSource of the artifact "qwen3"."""
+    """fake(answer, …): a FakeSource of the artifact "qwen3"; fake.true is the address of the true one."""
     service = start_service(f"qwen3@1={tiny('qwen3')}")
     connection = control(service)
     connection.request("GET", "/v1/artifacts/qwen3/manifest")
     manifest = connection.getresponse().read()
     made: list[FakeSource] = []
 
-    def start(answer, *, relay: bool = False, before=None) -> FakeSource:
-        made.append(FakeSource(manifest, answer, control(service) if relay else None, before))
+    def start(answer, *, relay: bool = False, before=None, deaf: bool = False) -> FakeSource:
+        made.append(FakeSource(manifest, answer, control(service) if relay else None, before, deaf))
         return made[-1]
 
+    start.true = service.source
     yield start
     for source in made:
         source.close()
@@ -217,6 +225,65 @@ def test_whole_tensors_only_for_what_the_source_cannot_do(fake, tpview, tmp_path
     assert len(source.fetches) == 1 + again + 1
 
 
+@pytest.mark.parametrize("status", ["no_memory", "unsupported"])
+def test_no_whole_tensors_when_the_next_source_has_given_all(fake, tpview, check_view, tiny, tmp_path, status):
+    """One cannot cut the view, the other one can."""
+    first = fake((503, error(status)))
+    done = tpview(*fetch_command(first.address, tmp_path / "view"), "--source", fake.true, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert not result["canonical"] and [share["attempts"] for share in result["sources"]] == [1, 1], result
+    assert len(first.fetches) == 1
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
+
+
+def test_no_whole_tensors_when_the_fetch_ends_for_another_reason(fake, tpview, tmp_path):
+    """One cannot cut the view; at the other one something ends the fetch that is no source's doing."""
+    first = fake((503, error("unsupported")))
+    full = fake((200, {"export": "warm", "artifact": "qwen3@1", "view_id": TRUE}), relay=True)
+    limit = ("bash", "-c", 'ulimit -f 0; trap "" XFSZ; exec "$@"', "limited")
+    done = tpview(*fetch_command(first.address, tmp_path / "view"), "--source", full.address, prefix=limit)
+    assert done.returncode == 1 and "whole tensor" not in done.stderr, done.stderr
+    assert len(first.fetches) == 1
+
+
+@pytest.fixture
+def give_another_view(fake, tpview, tmp_path):
+    """For FakeSource's `before`: asks the true source for the other rank's view, which is as long."""
+    recorder = fake((503, error("refused")))
+    failed(tpview(*fetch_command(recorder.address, tmp_path / "view", tp_rank=1)), "because")
+
+    def change(request: dict) -> None:
+        request["view"] = recorder.fetches[0]["view"]
+        request.pop("view_id", None)
+
+    return change
+
+
+@pytest.mark.parametrize("answer", [{"export": "warm", "artifact": "qwen3@1", "view_id": TRUE}, {"export": "warm"}],
+                         ids=lambda answer: "-".join(answer))
+def test_nothing_is_kept_of_another_view(fake, give_another_view, tpview, check_view, tiny, tmp_path, answer):
+    """Every byte came from the first source, each with a good digest, but of what was not asked for."""
+    first = fake((200, answer), relay=True, before=give_another_view)
+    done = tpview(*fetch_command(first.address, tmp_path / "view"), "--source", fake.true, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
+    assert [share["bytes"] for share in result["sources"]] == [0, result["needed_bytes"]]
+    assert [share["attempts"] for share in result["sources"]] == [1, 1]
+
+
+def test_the_source_is_told_the_view_it_has_to_understand(fake, give_another_view, tpview, control, tmp_path):
+    """So that one that understands another view refuses before its first byte."""
+    asked = fake((503, error("refused")))
+    failed(tpview(*fetch_command(asked.address, tmp_path / "view")), "because")
+    (request,) = asked.fetches
+    told = request["view_id"]
+    give_another_view(request)
+    status, answer = control(fake.true).call("POST", "/v1/fetch", json.dumps({**request, "view_id": told}))
+    assert status == 409 and answer["error"]["status"] == "refused" and told in answer["error"]["message"], answer
+
+
 BITS = {"BF16": 16}
 
 
@@ -243,6 +310,37 @@ def test_a_source_that_never_answers_a_fetch(fake, tpview, tmp_path):
     with within(1 + SLACK_S):
         failed(tpview(*fetch_command(source.address, tmp_path / "view", deadline=1)), "deadline", source.address)
     assert list(tmp_path.glob("view*")) == []
+
+
+def test_a_source_that_stands_still_before_it_is_told_that_all_came(fake, tpview, check_view, tiny, tmp_path):
+    """The bytes are whole: the fetch waits for no more than TPVIEW_SOURCE_TIMEOUT."""
+    source = fake((200, {"export": "warm", "artifact": "qwen3@1", "view_id": TRUE}), relay=True, deaf=True)
+    command = fetch_command(source.address, tmp_path / "view", deadline=LIMIT_S)
+    with within(1 + SLACK_S):
+        done = tpview(*command, env={"TPVIEW_SOURCE_TIMEOUT": "1"})
+    assert done.returncode == 0 and "cannot acknowledge" in done.stderr and source.deleted.is_set(), done.stderr
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
+
+
+def test_an_interrupt_ends_the_wait_for_that_source(fake, start_tpview, check_view, tiny, tmp_path):
+    source = fake((200, {"export": "warm", "artifact": "qwen3@1", "view_id": TRUE}), relay=True, deaf=True)
+    command = fetch_command(source.address, tmp_path / "view", deadline=LOADED_S)
+    process = start_tpview(*command, env={"TPVIEW_SOURCE_TIMEOUT": str(LOADED_S)})
+    assert source.deleted.wait(LIMIT_S), process.communicate()
+    process.send_signal(signal.SIGINT)
+    with within(SLACK_S):
+        _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
+
+
+def test_no_wait_for_that_source_when_another_one_is_asked(fake, give_another_view, tpview, check_view, tiny, tmp_path):
+    source = fake((200, {}), relay=True, before=give_another_view, deaf=True)
+    command = fetch_command(source.address, tmp_path / "view", deadline=LOADED_S)
+    with within(SLACK_S):
+        done = tpview(*command, "--source", fake.true, env={"TPVIEW_SOURCE_TIMEOUT": str(LOADED_S)})
+    assert done.returncode == 0, done.stderr
+    assert check_view(tiny("qwen3"), 2, 0, tmp_path / "view").returncode == 0
 
 
 # ---- into a file -------------------------------------------------------------------------------------------------------

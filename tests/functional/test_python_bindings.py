@@ -33,7 +33,7 @@ def test_each_row_stands_below_its_prototype():
 
 TYPES = {"void": None, "bool": ctypes.c_bool, "double": ctypes.c_double, "size_t": ctypes.c_size_t,
          "uint32_t": ctypes.c_uint32, "uint64_t": ctypes.c_uint64, "tpv_status_t": ctypes.c_int,
-         "tpv_dtype_t": ctypes.c_int, "void *": ctypes.c_void_p, "char *": ctypes.c_char_p, "char **":
+         "tpv_dtype_t": ctypes.c_int, "unsigned": ctypes.c_uint, "tpv_progress_t": ctypes.c_void_p, "void *": ctypes.c_void_p, "char *": ctypes.c_char_p, "char **":
          ctypes.POINTER(ctypes.c_char_p), "uint64_t *": ctypes.POINTER(ctypes.c_uint64)}
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy
 import pytest
@@ -242,6 +243,26 @@ def test_leaving_the_block_ends_a_running_fetch(slow, leases):
     with begin(source, plan):
         assert leases()
     wait_for(lambda: not leases(), 30, "the end of the lease")
+
+
+def test_a_dropped_job_ends_before_its_memory_goes(slow, leases):
+    """While its source delivers nothing, too."""
+    running, source, plan = slow
+    job = begin(source, plan)
+    ended = []
+    free = job._handle._free
+    job._handle._free = lambda pointer: (free(pointer), ended.append("fetch"))
+    memory = weakref.ref(job.buffer, lambda _: ended.append("memory"))
+    os.kill(running.process.process.pid, signal.SIGSTOP)
+    try:
+        del job
+        assert ended == ["fetch", "memory"] and memory() is None
+    finally:
+        os.kill(running.process.process.pid, signal.SIGCONT)
+    wait_for(lambda: not leases(), 30, "the end of the lease")
+    # One that never began says so, and nothing else when it goes.
+    with pytest.raises(TypeError):
+        tpview.Job()
 
 
 def test_a_deadline_and_a_killed_source(slow):

@@ -239,6 +239,39 @@ def test_without_staging_only_what_must_be_is_copied(source, tiny, monkeypatch):
     assert len(into[0]) == 3 and model["up"].data_ptr() in memory and model["norm"].data_ptr() not in memory
 
 
+@pytest.mark.parametrize("staging", ["host", "none"])
+def test_of_two_writes_to_one_place_the_later_counts(source, tiny, staging):
+    """The first tensor has a place of its own before the one that it shares with the second."""
+    wanted = values_of(tiny("qwen3"))
+    first, second = "model.layers.0.input_layernorm.weight", "model.norm.weight"
+    assert not torch.equal(wanted[first], wanted[second])
+    model = {name: torch.zeros_like(wanted[second]) for name in ("one", "both")}
+
+    def load_weights(tensors):
+        given = {name: tensor for name, tensor in tensors if name in (first, second)}
+        model["one"].copy_(given[first])
+        model["both"].copy_(given[first])
+        model["both"].copy_(given[second])
+
+    tpview.torch.load_weight_remote(model, source, "qwen3@1", load_weights=load_weights, deadline=30, staging=staging)
+    assert torch.equal(model["one"], wanted[first]) and torch.equal(model["both"], wanted[second])
+
+
+@pytest.mark.parametrize("staging", ["host", "none"])
+def test_parameters_that_share_memory_are_filled_once(source, tiny, staging, monkeypatch):
+    """A tied head is one place, which is written where it lies."""
+    model = {name: torch.zeros_like(tensor) for name, tensor in values_of(tiny("qwen3-tied")).items()}
+    embedding = model["model.embed_tokens.weight"]
+    model["lm_head.weight"] = embedding.detach()
+    into = []
+    fetch = source.fetch
+    monkeypatch.setattr(source, "fetch", lambda plan, **options: into.append(options["into"]) or fetch(plan, **options))
+    tpview.torch.load_weight_remote(model, source, "tied@1", deadline=30, staging=staging)
+    for name, tensor in values_of(tiny("qwen3-tied")).items():
+        assert torch.equal(model[name], tensor), name
+    assert staging == "host" or any(tensor.data_ptr() == embedding.data_ptr() for tensor in into[0].values())
+
+
 def test_an_update_is_never_without_staging(source):
     with pytest.raises(tpview.UsageError):
         tpview.torch.update_weight_remote({}, source, "qwen3", version=1, staging="none")
@@ -300,13 +333,26 @@ def test_publishing_leaves_no_descriptor_and_a_service_that_sees_another_process
     # As if the service's process of that number were another one, with a checkpoint of its own at that descriptor.
     publish = source.publish
     other = tmp_path / "model.safetensors"
-    save_file({"b": torch.arange(4)}, other)
-    monkeypatch.setattr(source, "publish", lambda label, path, **options: publish(label, other, **options))
-    with pytest.raises(tpview.PeerLost, match="pid namespace"):
-        tpview.torch.publish_state_dict(source, "trained@2", tensors)
+    for theirs in ({"b": torch.arange(4)}, {"a": torch.arange(1, 5)}):
+        save_file(theirs, other)
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "publish", lambda label, path, **options: publish(label, other, **options))
+            with pytest.raises(tpview.PeerLost, match="pid namespace"):
+                tpview.torch.publish_state_dict(source, "trained@2", tensors)
+        with pytest.raises(tpview.NotFoundError):
+            source.manifest("trained@2")
+    assert not kept()
+    # What cannot be compared is not offered either, and the caller gets the cause.
+    def lost(label):
+        raise tpview.PeerLost("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "manifest", lost)
+        with pytest.raises(tpview.PeerLost, match="no answer"):
+            tpview.torch.publish_state_dict(source, "trained@2", tensors)
     with pytest.raises(tpview.NotFoundError):
         source.manifest("trained@2")
-    assert not kept()
+    assert tpview.torch.publish_state_dict(source, "trained@2", tensors) == source.manifest("trained@1").artifact_id
 
 
 RANK = textwrap.dedent("""

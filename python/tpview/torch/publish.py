@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -12,8 +13,8 @@ from typing import Any, Dict, Mapping, Optional
 import torch
 
 from .._bindings import byref, check, library
-from ..errors import PeerLost, UsageError
-from ..manifest import Manifest
+from .._handle import Handle
+from ..errors import Error, PeerLost, UsageError
 from ..source import Source
 from .tensors import dtype_name
 
@@ -49,16 +50,22 @@ def publish_state_dict(source: Source, label: str, state_dict: Mapping[str, torc
         path = f"/proc/{os.getpid()}/fd/{descriptor}"
         pointer = ctypes.c_void_p()
         check(library().tpv_artifact_open(path.encode(), byref(pointer)), stage="publish")
-        mine = Manifest(pointer.value, label, None)
+        mine = Handle(pointer.value, library().tpv_artifact_close, "artifact")
+        check(library().tpv_artifact_digest(mine.pointer, 0, None, None), stage="publish")
+        identity = library().tpv_artifact_id(mine.pointer).decode()
+        mine.close()
         source.publish(label, path, timeout=timeout)
     finally:
         os.close(descriptor)
-    theirs = source.manifest(label)
-    if theirs.index_digest != mine.index_digest:
-        source.retire(label)
-        raise PeerLost(f"{label}: the service found other tensors at {path}: it does not see this process (another pid "
-                       "namespace)", stage="publish", peer=source.address)
-    return theirs.artifact_id
+    try:
+        if source.manifest(label).artifact_id != identity:
+            raise PeerLost(f"{label}: the service found other tensors at {path}: it does not see this process (another pid "
+                           "namespace)", stage="publish", peer=source.address)
+    except BaseException:  # nobody may take for ours what nobody has compared
+        with contextlib.suppress(Error):
+            source.retire(label)
+        raise
+    return identity
 
 
 def _distinct(state_dict: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:

@@ -83,13 +83,11 @@ class Recorded:
             raise PlanError("the loader asked for no tensor of the artifact", stage="plan")
         return Layout.slices(outputs, rank=rank, size=size)
 
-    def places(self, parameters: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
-        """Where the first copy of each slice of layout() goes: a view of a parameter for each output's name. PlanError
-        for a parameter that is not there any more or smaller."""
-        names, places = self.sources(), {}
-        for copy in self.copies:
-            places.setdefault(names[copy.tensor, copy.source], _place(copy, parameters))
-        return places
+    def places(self, parameters: Mapping[str, torch.Tensor]) -> List[Tuple[str, torch.Tensor]]:
+        """Where each copy goes, in the loader's order: (output of layout(), view of a parameter). A slice that is copied
+        twice has two. PlanError for a parameter that is not there any more or smaller."""
+        names = self.sources()
+        return [(names[copy.tensor, copy.source], _place(copy, parameters)) for copy in self.copies]
 
     def install(self, fetched: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor],
                 load_weights: Optional[Loader] = None) -> None:
@@ -98,10 +96,10 @@ class Recorded:
         if self.whole and load_weights is None:
             raise PlanError(f"{len(self.whole)} tensors must be loaded the engine's way, such as {self.whole[0]}: give "
                             "load_weights", stage="install", tensor=self.whole[0])
-        names = self.sources()
-        pairs = [(_place(copy, parameters), fetched[names[copy.tensor, copy.source]]) for copy in self.copies]
+        places = self.places(parameters)
         with torch.no_grad():
-            for destination, values in pairs:
+            for name, destination in places:
+                values = fetched[name]
                 if not _same_place(destination, values):
                     destination.copy_(values)
         if self.whole:

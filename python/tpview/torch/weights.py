@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 
@@ -100,7 +100,7 @@ def update_weight_remote(model: Model, source: Union[Source, str], artifact: str
 @dataclass
 class _Prepared:
     plan: Plan
-    places: Mapping[str, torch.Tensor]  # where outputs of the plan go
+    places: Sequence[Tuple[str, torch.Tensor]]  # where outputs of the plan go; some go to several
     install: Callable[[Mapping[str, torch.Tensor]], None]  # of all outputs; those that are in their place already stay
     recorded: Optional[Recorded]
 
@@ -164,18 +164,23 @@ def _extent(tensor: torch.Tensor) -> tuple:
             tensor.data_ptr() + sum(max(span, 0) for span in spans) + tensor.itemsize)
 
 
-def _in_place(places: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
-    """Those that may be written to in any order, element by element: in memory of the host, each element once, and none
-    that might share one with another (tied weights; a loader that writes twice means its last values)."""
-    fit = {name: tensor for name, tensor in places.items() if tensor.device.type == "cpu" and tensor.numel() > 0 and
-           not any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride()))}
+def _in_place(places: Sequence[Tuple[str, torch.Tensor]]) -> Dict[str, torch.Tensor]:
+    """The first place of each output that may be written to in any order, element by element: in memory of the host, each
+    element once, and no place of it shares memory with another (a loader that writes twice means its last values). One
+    output at one place twice (tied weights) is no other place."""
+    apart = {(name, tensor.data_ptr(), tuple(tensor.shape), tensor.stride()): tensor for name, tensor in places
+             if tensor.device.type == "cpu" and tensor.numel() > 0}
     shared, last, last_end = set(), "", 0
-    for (begin, end), name in sorted((_extent(tensor), name) for name, tensor in fit.items()):
+    for (begin, end), name in sorted((_extent(tensor), key[0]) for key, tensor in apart.items()):
         if begin < last_end:
             shared |= {last, name}
         if end > last_end:
             last, last_end = name, end
-    return {name: tensor for name, tensor in fit.items() if name not in shared}
+    firsts: Dict[str, torch.Tensor] = {}
+    for (name, *_), tensor in apart.items():
+        if name not in shared and not any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride())):
+            firsts.setdefault(name, tensor)
+    return firsts
 
 
 def _identity(manifest: Manifest, layout: Optional[Layout], size: int) -> tuple:
@@ -201,7 +206,7 @@ def _prepare(model, manifest, layout, load_weights, recorded, rank, size, strict
                 if fetched[name] is not parameter:
                     parameter.copy_(fetched[name])
 
-    places = {name: parameter for name, parameter in pairs.items() if name in plan.outputs}
+    places = [(plan.aliases.get(name, name), parameter) for name, parameter in pairs.items()]
     return _Prepared(plan, places, install, None)
 
 
