@@ -80,7 +80,7 @@ static bool control_is_gone(const tpv_served_fetch_t *job) {
     return poll(&descriptor, 1, 0) > 0 && (descriptor.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
 }
 
-static tpv_status_t look_around(tpv_mover_t *mover, tpv_served_fetch_t *job) {
+tpv_status_t tpv_mover_look(const tpv_mover_t *mover, tpv_served_fetch_t *job) {
     int64_t now = tpv_clock_ns();
     if (job->deadline != TPV_DEADLINE_NEVER && now >= job->deadline)
         return tpv_error_set(TPV_ERR_DEADLINE, "the fetch's deadline passed at the source after %llu bytes",
@@ -113,7 +113,7 @@ static int64_t expiry(const tpv_mover_t *mover, const tpv_served_fetch_t *job) {
 static tpv_status_t start(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     uint64_t staging = tpv_feeder_staging(job->store, job->stored, &job->stream);
     bool got = true;
-    TPV_TRY(look_around(mover, job));
+    TPV_TRY(tpv_mover_look(mover, job));
     if (staging > 0) TPV_TRY(tpv_store_reserve(job->store, staging, &got));
     if (!got) return TPV_OK;
     job->staging = staging;
@@ -141,7 +141,7 @@ static tpv_status_t renew(tpv_mover_t *mover, tpv_served_fetch_t *job) {
 
 static tpv_status_t send_some(tpv_mover_t *mover, tpv_served_fetch_t *job, bool *moved) {
     bool done = false;
-    TPV_TRY(look_around(mover, job));
+    TPV_TRY(tpv_mover_look(mover, job));
     TPV_TRY(tpv_sender_advance(job->sender, moved, &done));
     if (*moved) TPV_TRY(renew(mover, job));
     if (!done) return TPV_OK;
@@ -182,7 +182,7 @@ static void fail_to_send(tpv_mover_t *mover, tpv_served_fetch_t *job, tpv_status
 }
 
 static tpv_status_t keep_silence(tpv_mover_t *mover, tpv_served_fetch_t *job) {
-    TPV_TRY(look_around(mover, job));
+    TPV_TRY(tpv_mover_look(mover, job));
     return tpv_clock_ns() < job->silence ? TPV_OK : hidden_failure();
 }
 
@@ -350,7 +350,6 @@ void tpv_mover_wake(tpv_mover_t *mover) {
 
 void tpv_mover_add(tpv_mover_t *mover, tpv_served_fetch_t *job) {
     job->begin = tpv_clock_ns();
-    job->expires = TPV_DEADLINE_NEVER;
     tpv_metrics_fetch_started(mover->options.metrics);
     pthread_mutex_lock(&mover->mutex);
     bool stopped = mover->stopped;

@@ -25,6 +25,12 @@ tpv_status_t tpv_mover_open(const tpv_mover_options_t *options, tpv_mover_t **mo
 bool tpv_mover_admit(tpv_mover_t *mover, unsigned most);
 /* Give a place back that no fetch was handed over for. Any thread. */
 void tpv_mover_leave(tpv_mover_t *mover);
+/*
+ * Whether the fetch may go on: TPV_ERR_DEADLINE, TPV_ERR_REFUSED when all fetches are, TPV_ERR_STALE when its lease is
+ * over, TPV_ERR_CANCELLED when it was ended, TPV_ERR_PEER when its control connection is gone; the last two are looked
+ * for every 50 ms at most. By the thread that has the fetch: who prepares it, then the mover.
+ */
+tpv_status_t tpv_mover_look(const tpv_mover_t *mover, tpv_served_fetch_t *job);
 /* Hand over a fetch that was admitted, with a reference of its own. A mover that was stopped answers TPV_ERR_REFUSED.
  * Any thread. */
 void tpv_mover_add(tpv_mover_t *mover, tpv_served_fetch_t *job);

@@ -75,10 +75,11 @@ static tpv_status_t prepare(tpv_service_t *service, tpv_exchange_t *exchange, tp
     if (peer)
         TPV_TRY(tpv_reach_confine(request->net, request->handles, request->comms, peer, service->options.allow_net,
                                   &job->elsewhere));
-    job->deadline = request->deadline_ms ? tpv_deadline_in((double)request->deadline_ms / 1000.0) : TPV_DEADLINE_NEVER;
+    if (request->deadline_ms) job->deadline = job->arrived + request->deadline_ms * TPV_NS_PER_MS; /* at most a year */
     job->entry = tpv_catalog_find_id(&service->catalog, request->artifact_id);
     if (!job->entry)
         return tpv_error_set(TPV_ERR_NOT_FOUND, "no artifact with artifact_id %s is served here", request->artifact_id);
+    TPV_TRY(tpv_mover_look(service->mover, job));
     TPV_TRY(compile(service, job, &view));
     tpv_exchange_drop_body(exchange);
     request->view = NULL; /* was in the body */
@@ -129,7 +130,9 @@ static void run(tpv_job_t *job) {
     tpv_served_fetch_t *fetch = preparation->fetch;
     size_t length = 0;
     const char *body = tpv_exchange_body(preparation->exchange, &length);
-    tpv_status_t status = tpv_request_parse(body, length, &fetch->request);
+    /* It may have waited behind others for longer than its client, its deadline or the service last. */
+    tpv_status_t status = tpv_mover_look(service->mover, fetch);
+    if (status == TPV_OK) status = tpv_request_parse(body, length, &fetch->request);
     if (status == TPV_OK) status = prepare(service, preparation->exchange, fetch);
     free(preparation);
     if (status == TPV_OK) {

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "service/preparation.h"
 #include "service/routes.h"
 
@@ -22,6 +23,8 @@ void tpv_route_fetch_begin(tpv_service_t *service, tpv_exchange_t *exchange) {
         return;
     }
     atomic_init(&job->references, 2); /* the connection's and the mover's */
+    job->arrived = tpv_clock_ns();
+    job->deadline = job->expires = TPV_DEADLINE_NEVER;
     job->descriptor = tpv_exchange_descriptor(exchange);
     job->connection = exchange;
     job->answer = on_outcome;

@@ -32,6 +32,7 @@ struct tpv_served_fetch {
     tpv_store_t *store;
     tpv_stored_t *stored; /* in use until the mover has stopped */
     tpv_stream_t stream;
+    int64_t arrived;                         /* when its request was complete; deadlines count from there */
     int64_t deadline;                        /* base/clock.h */
     int descriptor;                          /* the control connection's, watched while it is suspended */
     void (*answer)(tpv_served_fetch_t *job); /* called once by the mover when `outcome` is set */
@@ -41,13 +42,15 @@ struct tpv_served_fetch {
     bool reused;    /* the export was there already */
     bool elsewhere; /* the data goes to a host that is not the control connection's */
 
+    int64_t next_look; /* of who prepares it, then the mover's */
+
     /* The mover's alone. */
     tpv_fetch_state_t state;
     uint64_t staging; /* reserved of the budget */
     tpv_feeder_t *feeder;
     tpv_sender_t *sender;
     int64_t silence; /* until when nothing is told of connecting elsewhere */
-    int64_t begin, next_look, next_renewal;
+    int64_t begin, next_renewal;
     int64_t expires; /* the lease, unless bytes move; never while it waits for its turn */
     tpv_served_fetch_t *next;
 

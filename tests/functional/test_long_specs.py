@@ -1,7 +1,10 @@
 """View specs that take seconds to check and compile: whoever asks for something short is served meanwhile."""
 
+import http.client
 import json
+import signal
 
+import pytest
 from outcomes import wait_for
 
 LONG = 12  # more than there are threads of any kind at the service
@@ -21,20 +24,51 @@ def widest(manifest: dict) -> tuple[str, str, list[int]]:
     return name, dtype, shape
 
 
-def test_long_specs_keep_nobody_waiting(tiny, start_toy_service, start_rank, control):
-    service = start_toy_service(f"qwen3@1={tiny('qwen3')}")
-    manifest = control(service).call("GET", "/v1/artifacts/qwen3/manifest")[1]
-    name, dtype, shape = widest(manifest)
-    view = interleaved(name, dtype, *shape, outputs=-(-50_000 // shape[1]))
-    view["outputs"][-1]["pieces"] = view["outputs"][-1]["pieces"][:-1]  # found out at the end, when all else is checked
-    request = {"fetch_id": 32 * "0", "artifact_id": manifest["artifact_id"], "net": "Toy", "handles": [256 * "0"],
-               "max_chunk_bytes": 65536, "view": view, "rank": {"host": "test", "pid": 1, "tp_rank": 0, "tp_size": 1}}
-    body = json.dumps(request)
-    long = [control(service) for _ in range(LONG)]
-    for connection in long:
-        connection.request("POST", "/v1/fetch", body)
-    wait_for(lambda: sum(map(control(service).metric, ("fetches_active", "requests_refused_total"))) == LONG, 60,
-             "the long specs to be read")
+@pytest.fixture
+def serve(tiny, start_toy_service):
+    return lambda *options: start_toy_service(f"qwen3@1={tiny('qwen3')}", *options)
+
+
+@pytest.fixture
+def long_request(control):
+    """long_request(service, good, …): the text of a request with a long spec, one that is found out at its end unless it is
+    `good`; keywords add fields."""
+
+    def make(service, *, good: bool, **fields) -> str:
+        manifest = control(service).call("GET", "/v1/artifacts/qwen3/manifest")[1]
+        name, dtype, shape = widest(manifest)
+        view = interleaved(name, dtype, *shape, outputs=-(-50_000 // shape[1]))
+        if not good:
+            view["outputs"][-1]["pieces"] = view["outputs"][-1]["pieces"][:-1]
+        return json.dumps({"fetch_id": 32 * "0", "artifact_id": manifest["artifact_id"], "net": "Toy", "handles": [256 * "0"],
+                           "max_chunk_bytes": 65536, "view": view,
+                           "rank": {"host": "test", "pid": 1, "tp_rank": 0, "tp_size": 1}, **fields})
+
+    return make
+
+
+@pytest.fixture
+def ask(control):
+    """ask(service, *bodies): the connections on which they were asked for, all of them read by the service."""
+
+    def start(service, *bodies: str):
+        connections = [control(service) for _ in bodies]
+        for connection, body in zip(connections, bodies, strict=True):
+            connection.request("POST", "/v1/fetch", body)
+        count = control(service).metric
+        wait_for(lambda: count("fetches_active") + count("requests_refused_total") >= len(bodies), 60, "the long specs to be read")
+        return connections
+
+    return start
+
+
+def is_found_out(answer: tuple[int, dict]) -> bool:
+    return answer[0] == 400 and "no piece writes elements" in answer[1]["error"]["message"]
+
+
+def test_long_specs_keep_nobody_waiting(serve, long_request, ask, start_rank, control):
+    service = serve()
+    long = ask(service, *LONG * [long_request(service, good=False)])
     for _ in range(3 * LONG):
         assert control(service).call("GET", "/healthz")[0] == 200
     rank = start_rank(service, tp_size=2, deadline_s=50)
@@ -43,5 +77,45 @@ def test_long_specs_keep_nobody_waiting(tiny, start_toy_service, start_rank, con
     rank.acknowledge()
     assert control(service).metric("requests_refused_total") <= LONG // 2, "the long specs went first"
     for connection in long:
-        status, answer = connection.answer()
-        assert status == 400 and "no piece writes elements" in answer["error"]["message"], answer
+        answer = connection.answer()
+        assert is_found_out(answer), answer
+
+
+def test_long_specs_whose_clients_are_gone_are_not_compiled(serve, long_request, ask, control):
+    """What was compiled is a fetch that was started; the one at hand when the last client went may still become one."""
+    service = serve()
+    count = control(service).metric
+    long = ask(service, *LONG * [long_request(service, good=True)])
+    for connection in long:
+        connection.close()
+    compiled = count("fetches_started_total")
+    wait_for(lambda: count("fetches_active") == 0, 60, "the end of all")
+    assert count("fetches_started_total") <= compiled + 1
+
+
+def test_a_deadline_counts_from_the_arrival_of_its_request(serve, long_request, ask):
+    """The second waits behind the first for longer than it has; it is not looked at any more."""
+    service = serve()
+    first, second = ask(service, long_request(service, good=False), long_request(service, good=False, deadline_ms=1))
+    status, answer = second.answer()
+    assert answer["error"]["status"] == "deadline", (status, answer)
+    assert is_found_out(first.answer())
+
+
+def test_a_service_that_ends_compiles_no_queued_specs(serve, long_request, ask, control):
+    """All but the one at hand are refused."""
+    service = serve("--drain", 0.01)
+    count = control(service).metric
+    long = ask(service, *LONG * [long_request(service, good=False)])
+    found_out = count("requests_refused_total")
+    service.process.process.send_signal(signal.SIGTERM)
+    answers = []
+    for connection in long:
+        try:
+            answers.append(connection.answer())
+        except (http.client.HTTPException, OSError):  # the service was gone before it could say so
+            continue
+    assert service.process.process.wait(60) == 0
+    assert sum(map(is_found_out, answers)) <= found_out + 2, answers
+    for status, answer in answers:
+        assert is_found_out((status, answer)) or "shutting down" in answer["error"]["message"], answer
