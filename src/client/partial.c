@@ -15,6 +15,10 @@
 /* How often a name may come and go between two looks at it. */
 #define MAX_TRIES 16
 
+/* Behind the contents, until the end. No write reaches it, so a file that somebody truncates meanwhile, whose bytes are
+ * lost, does not get its length back by the writes that follow. */
+#define MARK_BYTES 1
+
 static const char *kind_of(mode_t mode) {
     if (S_ISDIR(mode)) return "a folder";
     if (S_ISLNK(mode)) return "a symbolic link";
@@ -64,11 +68,15 @@ static tpv_status_t check_leftover(const tpv_partial_t *partial) {
     if (!S_ISREG(info.st_mode))
         return tpv_error_set(TPV_ERR_REFUSED, "%.500s is there and is %s: remove it or choose another name",
                              partial->name, kind_of(info.st_mode));
-    if (info.st_uid != geteuid() || info.st_nlink > 1)
+    if (info.st_uid != geteuid())
         return tpv_error_set(TPV_ERR_REFUSED,
-                             "%.500s is there and is not a leftover of this user (it belongs to uid %u and has %u "
-                             "names): remove it or choose another name",
-                             partial->name, (unsigned)info.st_uid, (unsigned)info.st_nlink);
+                             "%.500s is there and belongs to another user, uid %u: remove it or choose another name",
+                             partial->name, (unsigned)info.st_uid);
+    if (info.st_nlink > 1)
+        return tpv_error_set(TPV_ERR_REFUSED,
+                             "%.500s is there and the same file has another name (%u names in all): remove it or "
+                             "choose another name",
+                             partial->name, (unsigned)info.st_nlink);
     return TPV_OK;
 }
 
@@ -144,13 +152,15 @@ static tpv_status_t no_room(const tpv_partial_t *partial, int error) {
                                partial->bytes, partial->name);
 }
 
-/* Blocks now, where the file system has such a call: a disk that is too full is told of before anything is fetched. Not
- * posix_fallocate, which else touches every block. */
+/* The whole length. Blocks as well, where the file system has such a call: a disk that is too full is told of before
+ * anything is fetched. Not posix_fallocate, which else touches every block. */
 static tpv_status_t reserve(const tpv_partial_t *partial) {
-    while (fallocate(partial->descriptor, 0, 0, (off_t)partial->bytes) != 0) {
+    off_t length = (off_t)(partial->bytes + MARK_BYTES);
+    while (fallocate(partial->descriptor, 0, 0, length) != 0) {
         if (errno == EINTR) continue;
-        if (errno == EOPNOTSUPP || errno == ENOSYS) return TPV_OK;
-        return no_room(partial, errno);
+        bool unsupported = errno == EOPNOTSUPP || errno == ENOSYS;
+        if (!unsupported || ftruncate(partial->descriptor, length) != 0) return no_room(partial, errno);
+        break;
     }
     return TPV_OK;
 }
@@ -177,6 +187,19 @@ tpv_status_t tpv_partial_begin(tpv_partial_t *partial, const char *path, size_t 
 }
 
 /* ---- the end ---- */
+
+/* Take the mark away, if it is still there. */
+static tpv_status_t end_length(const tpv_partial_t *partial) {
+    struct stat info;
+    if (fstat(partial->descriptor, &info) != 0)
+        return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "%.500s", partial->name);
+    if ((uint64_t)info.st_size != partial->bytes + MARK_BYTES)
+        return tpv_error_set(TPV_ERR_REFUSED, "%.500s was truncated or extended while it was written: fetch again",
+                             partial->name);
+    if (ftruncate(partial->descriptor, (off_t)partial->bytes) != 0)
+        return tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot end %.500s", partial->name);
+    return TPV_OK;
+}
 
 /* Whatever is not on the disk yet. */
 static tpv_status_t sync_contents(const tpv_partial_t *partial) {
@@ -206,6 +229,7 @@ static tpv_status_t sync_name(const char *path) {
 }
 
 static tpv_status_t give_name(const tpv_partial_t *partial, const char *path, bool sync) {
+    TPV_TRY(end_length(partial));
     if (sync) TPV_TRY(sync_contents(partial));
     if (!is_named(partial))
         return tpv_error_set(TPV_ERR_REFUSED, "%.500s was removed or replaced while it was written", partial->name);

@@ -34,8 +34,8 @@ tpv_status_t tpv_partial_write(const tpv_partial_t *partial, uint64_t offset, co
 
 /*
  * Give the file its name when `status` is TPV_OK, else remove it. `sync`: its bytes are on the disk before it has the
- * name, and the name is when this returns. Returns the first failure; TPV_ERR_REFUSED when somebody removed or replaced
- * the file while it was written. A failure after the name was given leaves the file.
+ * name, and the name is when this returns. Returns the first failure; TPV_ERR_REFUSED when somebody removed, replaced
+ * or truncated the file while it was written. A failure after the name was given leaves the file.
  */
 tpv_status_t tpv_partial_end(tpv_partial_t *partial, const char *path, bool sync, tpv_status_t status);
 

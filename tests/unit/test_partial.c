@@ -1,6 +1,5 @@
 /* A file that appears whole or not at all: what may be replaced, what may be taken over, on file systems that lack
- * locks, reservations or mappings. Those are stood
- * in for by a flock and a fallocate of this program. */
+ * locks or reservations. Those are stood in for by a flock and a fallocate of this program. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -253,6 +252,23 @@ static void test_removed_or_replaced_meanwhile(void **state) {
     assert_int_equal(access(path, F_OK), -1);
 }
 
+/* Bytes that were written are lost, also when the last bytes are written after that. */
+static void test_truncated_meanwhile(void **state) {
+    (void)state;
+    static const int errors[] = {0, EOPNOTSUPP}; /* of fallocate */
+    for (size_t i = 0; i < 2; i++)
+        for (int later = 0; later < 2; later++) {
+            tpv_partial_t partial;
+            fallocate_error = errors[i];
+            assert_int_equal(tpv_partial_begin(&partial, path, BYTES, TEXT, BYTES), TPV_OK);
+            assert_int_equal(truncate(partial_path, 4), 0);
+            if (later) assert_int_equal(tpv_partial_write(&partial, 8, &TEXT[8], BYTES - 8), TPV_OK);
+            assert_int_equal(tpv_partial_end(&partial, path, true, TPV_OK), TPV_ERR_REFUSED);
+            if (!strstr(tpv_error_message(), "truncated")) fail_msg("%s", tpv_error_message());
+            assert_int_equal(test_folder_count(folder), 0);
+        }
+}
+
 /* ---- file systems that lack something ---- */
 
 static void test_without_flock(void **state) {
@@ -323,6 +339,7 @@ int main(void) {
         TEST(test_link_as_leftover),
         TEST(test_fifo_as_leftover),
         TEST(test_removed_or_replaced_meanwhile),
+        TEST(test_truncated_meanwhile),
         TEST(test_without_flock),
         TEST(test_flock_fails_otherwise),
         TEST(test_without_fallocate),
