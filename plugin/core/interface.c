@@ -58,14 +58,16 @@ static void order_addresses(tpv_interface_t *interface) {
     if (link_local(&interface->addresses[1])) interface->address_count = 1;
 }
 
-static int collect(const struct ifaddrs *all, const char *list, int family, tpv_interface_t *interfaces, int room) {
+/* `list` selects; NULL: only the interface that is called `name`, which may have ':' in it as labels do. */
+static int collect(const struct ifaddrs *all, const char *list, const char *name, int family,
+                   tpv_interface_t *interfaces, int room) {
     int count = 0;
     for (const struct ifaddrs *entry = all; entry; entry = entry->ifa_next) {
         const struct sockaddr *address = entry->ifa_addr;
         if (!address || (address->sa_family != AF_INET && address->sa_family != AF_INET6)) continue;
         if (family != AF_UNSPEC && address->sa_family != family) continue;
         if (!(entry->ifa_flags & IFF_UP) || !(entry->ifa_flags & IFF_RUNNING)) continue;
-        if (!selected(list, entry->ifa_name)) continue;
+        if (list ? !selected(list, entry->ifa_name) : strcmp(name, entry->ifa_name) != 0) continue;
         int i = 0;
         while (i < count && strcmp(interfaces[i].name, entry->ifa_name) != 0)
             i++;
@@ -90,10 +92,10 @@ int tpv_interfaces_find(const char *list, int family, tpv_interface_t *interface
     if (getifaddrs(&all) != 0) return -1;
     int count = 0;
     if (strlen(list) > 1) {
-        count = collect(all, list, family, interfaces, TPV_INTERFACES_MAX);
+        count = collect(all, list, NULL, family, interfaces, TPV_INTERFACES_MAX);
     } else {
         for (size_t i = 0; i < sizeof choices / sizeof *choices && count == 0; i++)
-            count = collect(all, choices[i], family, interfaces, TPV_INTERFACES_MAX);
+            count = collect(all, choices[i], NULL, family, interfaces, TPV_INTERFACES_MAX);
     }
     freeifaddrs(all);
     return count;
@@ -102,9 +104,7 @@ int tpv_interfaces_find(const char *list, int family, tpv_interface_t *interface
 void tpv_interface_refresh(tpv_interface_t *interface) {
     struct ifaddrs *all = NULL;
     tpv_interface_t found[1];
-    char list[IF_NAMESIZE + 1];
     if (getifaddrs(&all) != 0) return;
-    snprintf(list, sizeof list, "=%s", interface->name);
-    if (collect(all, list, interface->family, found, 1) == 1) *interface = found[0];
+    if (collect(all, NULL, interface->name, interface->family, found, 1) == 1) *interface = found[0];
     freeifaddrs(all);
 }

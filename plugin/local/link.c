@@ -13,6 +13,9 @@
 #include "local/host.h"
 
 #define SHARE_ONLY 2 /* of TPVIEW_NET_LOCAL */
+/* Threads of the peer that may have ended one after the other while its memory is read once. A peer can have more
+ * come and go for ever. */
+#define TASKS_MAX 64
 
 /* What the sender says of itself, as it goes over the connection. */
 typedef struct {
@@ -89,9 +92,11 @@ ssize_t tpv_local_pull(tpv_end_t *end, struct iovec *local, struct iovec *remote
     ssize_t got;
     local[0] = (struct iovec){nonce, sizeof nonce};
     remote[0] = (struct iovec){(void *)(uintptr_t)end->nonce_address, sizeof nonce};
-    /* A thread that has ended has no memory, but others of its process may. */
-    while ((got = process_vm_readv(end->peer.task, local, count + 1, remote, count + 1, 0)) < 0 && errno == ESRCH) {
-        if (tpv_local_peer_find_task(&end->peer)) continue;
+    /* A thread that has ended has no memory, but others of its process may; while one is looked for, it may end too. */
+    for (int tries = 1;
+         (got = process_vm_readv(end->peer.task, local, count + 1, remote, count + 1, 0)) < 0 && errno == ESRCH;
+         tries++) {
+        if (tries < TASKS_MAX && tpv_local_peer_find_task(&end->peer)) continue;
         errno = ESRCH; /* looking for one may have set another */
         break;
     }

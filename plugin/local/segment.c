@@ -51,11 +51,13 @@ static bool good(const tpv_local_segment_t *segment, const uint8_t *id) {
 /* The object behind a descriptor of the peer, not opened: that could have effects of its own, such as a device's. */
 static int look_at(tpv_local_peer_t *peer, int fd) {
     char path[96];
-    int found;
-    do {
+    int found = -1;
+    for (int tries = 0; tries < 2 && found < 0; tries++) {
+        /* A thread that has ended has no descriptors, but another of its process may. One that lives tells for all. */
+        if (tries > 0 && !tpv_local_peer_find_task(peer)) break;
         snprintf(path, sizeof path, "/proc/%d/task/%d/fd/%d", peer->pid, peer->task, fd);
         found = open(path, O_PATH | O_CLOEXEC);
-    } while (found < 0 && tpv_local_peer_find_task(peer));
+    }
     return found;
 }
 

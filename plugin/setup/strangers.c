@@ -32,24 +32,29 @@ void tpv_strangers_drop(tpv_strangers_t *strangers, unsigned index, const char *
     tpv_strangers_forget(strangers, index);
 }
 
-/* False when all still have a right to be heard. */
-static bool drop_oldest(tpv_strangers_t *strangers, int64_t now, const char *why) {
-    unsigned oldest = 0;
-    for (unsigned i = 1; i < strangers->count; i++)
-        if (strangers->all[i].since < strangers->all[oldest].since) oldest = i;
-    if (strangers->count == 0 || now - strangers->all[oldest].since < PATIENCE_NS) return false;
-    tpv_strangers_drop(strangers, oldest, why);
-    return true;
-}
-
-static bool somebody_waits(int fd) {
+/* A connection at a listening socket, or bytes of a stranger. */
+static bool something_waits(int fd) {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
     return poll(&poll_fd, 1, 0) > 0;
 }
 
+/* False when all still have a right to be heard: they are new, or what they said has not been read yet, as it is when
+ * this side's caller was away for a while. */
+static bool drop_oldest(tpv_strangers_t *strangers, int64_t now, const char *why) {
+    unsigned oldest = strangers->count;
+    for (unsigned i = 0; i < strangers->count; i++) {
+        const tpv_stranger_t *stranger = &strangers->all[i];
+        if (now - stranger->since < PATIENCE_NS || something_waits(stranger->fd)) continue;
+        if (oldest == strangers->count || stranger->since < strangers->all[oldest].since) oldest = i;
+    }
+    if (oldest == strangers->count) return false;
+    tpv_strangers_drop(strangers, oldest, why);
+    return true;
+}
+
 static bool have_place(tpv_strangers_t *strangers, int fd, int64_t now) {
     if (strangers->count < TPV_STRANGERS_MAX) return true;
-    return somebody_waits(fd) && drop_oldest(strangers, now, "it sent no whole hello and others are waiting");
+    return something_waits(fd) && drop_oldest(strangers, now, "it sent no whole hello and others are waiting");
 }
 
 /* Out of descriptors or memory: what is silent here goes first, and the rest stays with the kernel. */

@@ -357,12 +357,40 @@ static void listening_does_without_an_address_that_cannot_be_used(void **state) 
     check(in_child(lose_the_second_address, NULL));
 }
 
+/* The kernel names an interface's second address by its label; NCCL_SOCKET_IFNAME selects labels by their prefix. */
+static int listen_at_a_label(void *argument) {
+    (void)argument;
+    static const uint8_t labelled[] = {10, 80, 0, 1};
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    void *listener;
+    ncclNetProperties_v12_t properties;
+    int devices = 0, found = -1;
+    if (!make_interface() || !ip("address add 10.80.0.1/24 dev d0 label d0:1")) return SKIPPED;
+    open_plugin("d0", "AF_INET");
+    CHILD_CHECK(net.v12->devices(&devices) == ncclSuccess);
+    for (int i = 0; i < devices; i++) {
+        CHILD_CHECK(net.v12->getProperties(i, &properties) == ncclSuccess);
+        if (strcmp(properties.name, "d0:1") == 0) found = i;
+    }
+    CHILD_CHECK(found >= 0);
+    CHILD_CHECK(net_listen(&net, found, handle, &listener) == ncclSuccess);
+    CHILD_CHECK(handle[10] == 1 && memcmp(handle + 36, labelled, sizeof labelled) == 0);
+    net.closeListen(listener);
+    return 0;
+}
+
+static void a_labelled_address_keeps_its_own(void **state) {
+    (void)state;
+    check(in_child(listen_at_a_label, NULL));
+}
+
 int main(void) {
     setenv("TPVIEW_NET_LOCAL", "0", 1); /* over the network, unless a test says otherwise */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_chosen_interface_carries_the_data),
         cmocka_unit_test(an_address_that_goes_breaks_no_comm_within_the_host),
         cmocka_unit_test(listening_does_without_an_address_that_cannot_be_used),
+        cmocka_unit_test(a_labelled_address_keeps_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

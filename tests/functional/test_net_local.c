@@ -939,6 +939,71 @@ static void a_main_thread_that_ends_is_no_dead_process(void **state) {
     }
 }
 
+/* ---- a comm that is gone before it is accepted ---- */
+
+typedef struct {
+    void (*prepare)(void); /* in the sender */
+    bool closes;
+    const char *log;
+    int to_peer[2], from_peer[2];
+} gone_t;
+
+static void *rest(void *argument) {
+    (void)argument;
+    while (pause() != 0)
+        ;
+    return NULL;
+}
+
+static int connect_and_leave(void *argument) {
+    gone_t *scene = argument;
+    char handle[NCCL_NET_HANDLE_MAXSIZE];
+    void *comm = NULL;
+    pthread_t thread;
+    CHILD_CHECK(pthread_create(&thread, NULL, rest, NULL) == 0);
+    if (scene->prepare) scene->prepare();
+    CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
+    child_read(scene->to_peer[0], handle, sizeof handle);
+    for (int64_t deadline = tpv_deadline_in(20); !comm;)
+        CHILD_CHECK(!tpv_deadline_passed(deadline) && net_connect(&net, 0, handle, &comm) == ncclSuccess);
+    if (scene->closes) net.closeSend(comm);
+    child_write(scene->from_peer[1], "!", 1);
+    for (;;)
+        pause();
+}
+
+/* Every thread of the sender that is asked has the same to say; accept must not ask for ever. */
+static int accept_the_gone(void *argument) {
+    gone_t *scene = argument;
+    char handle[NCCL_NET_HANDLE_MAXSIZE], told;
+    void *listener;
+    CHILD_CHECK(pipe(scene->to_peer) == 0 && pipe(scene->from_peer) == 0);
+    if (geteuid() == 0 && scene->prepare) become_nobody();
+    CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), NET_NEWEST) == ncclSuccess);
+    CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
+    pid_t peer = child_start(connect_and_leave, scene);
+    child_write(scene->to_peer[1], handle, sizeof handle);
+    child_read(scene->from_peer[0], &told, 1);
+    net_log_clear();
+    for (int64_t deadline = tpv_deadline_in(10); net_log_count(scene->log) == 0;) {
+        void *comm = NULL;
+        CHILD_CHECK(!tpv_deadline_passed(deadline) && net.accept(listener, &comm, NULL) == ncclSuccess);
+        if (comm) net.closeRecv(comm);
+    }
+    net.closeListen(listener);
+    kill(peer, SIGKILL);
+    CHILD_CHECK(child_wait(peer, 20) == -1);
+    return 0;
+}
+
+static void a_sender_of_several_threads_cannot_hold_accept(void **state) {
+    (void)state;
+    gone_t closed = {.closes = true, .log = "its descriptors cannot be seen"},
+           hidden = {.prepare = become_private, .log = "its descriptors cannot be seen"};
+    assert_int_equal(child_wait(child_start(accept_the_gone, &closed), 30), 0);
+    assert_int_equal(child_wait(child_start(accept_the_gone, &hidden), 30), 0);
+}
+
 /* ---- more than 4 GiB on one comm ---- */
 
 /* Counters of the shared memory that are cut to 32 bits would stand still or go back there. */
@@ -1062,6 +1127,7 @@ int main(void) {
         cmocka_unit_test(memory_that_cannot_be_read_is_copied),
         cmocka_unit_test(every_slice_of_a_message_is_in_its_place),
         cmocka_unit_test(a_main_thread_that_ends_is_no_dead_process),
+        cmocka_unit_test(a_sender_of_several_threads_cannot_hold_accept),
         cmocka_unit_test(a_late_accept_finds_no_other_comms_memory),
     };
     failed += cmocka_run_group_tests(faults, NULL, NULL);

@@ -640,11 +640,47 @@ static int greet_late(void *argument) {
     return 0;
 }
 
+/* More connections than are heard at the same time, whose hellos all come while the caller is away. */
+static int greet_meanwhile(void *argument) {
+    enum { CONNECTIONS = 16 };
+    (void)argument;
+    char handle[NCCL_NET_HANDLE_MAXSIZE], greeting[52] = "TPVHELLO\3\0";
+    void *listener = NULL, *comm = NULL;
+    int fds[CONNECTIONS];
+    open_plugin();
+    CHILD_CHECK(net_listen(&net, 0, handle, &listener) == ncclSuccess);
+    for (int i = 0; i < CONNECTIONS; i++)
+        fds[i] = knock(handle);
+    CHILD_CHECK(net.accept(listener, &comm, NULL) == ncclSuccess && !comm);
+    memcpy(greeting + 16, handle + 16, 16);
+    memcpy(greeting + 32, "one and the same", 16);
+    greeting[12] = CONNECTIONS;
+    greeting[48] = 1;
+    for (int i = 0; i < CONNECTIONS; i++) {
+        size_t size = i ? 48 : 52;
+        greeting[10] = i ? 0 : 4;
+        greeting[13] = (char)i;
+        CHILD_CHECK(send(fds[i], greeting, size, MSG_NOSIGNAL) == (ssize_t)size);
+    }
+    /* Longer than a stranger may be silent when others wait. */
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    for (int64_t deadline = tpv_deadline_in(10); !comm;)
+        CHILD_CHECK(!tpv_deadline_passed(deadline) && net.accept(listener, &comm, NULL) == ncclSuccess);
+    CHILD_CHECK(net_log_count("dropped a connection") == 0 && net_log_count("WARN") == 0);
+    net.closeRecv(comm);
+    net.closeListen(listener);
+    for (int i = 0; i < CONNECTIONS; i++)
+        close(fds[i]);
+    return 0;
+}
+
 static void slow_callers_lose_nothing(void **state) {
     (void)state;
-    pid_t acceptor = child_start(accept_late, NULL), greeter = child_start(greet_late, NULL);
+    pid_t acceptor = child_start(accept_late, NULL), greeter = child_start(greet_late, NULL),
+          many = child_start(greet_meanwhile, NULL);
     assert_int_equal(child_wait(acceptor, 30), 0);
     assert_int_equal(child_wait(greeter, 30), 0);
+    assert_int_equal(child_wait(many, 30), 0);
 }
 
 /* ---- keepalive ---- */
