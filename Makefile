@@ -1,6 +1,7 @@
 # tpview. Everything built lands below $(B): programs in $(B)/bin, libraries in $(B)/lib.
 #   make            the plugin, the library, the service and the tools; V=1 shows every command
-#   make check      every test, to the end, with one list of what failed;  PARTS="unit functional ...": some of them
+#   make check      every test, to the end, with one list of what failed;  PARTS="unit functional ...": some of them,
+#                   TEST_JOBS=N: so many at once where they do not share what they make (default 4)
 #   make check-fast the developer's loop: unit tests and one pass of each functional program
 #   make check-asan check-tsan: under sanitizers;  check-nccl-all: more NCCL releases
 #   make check-loaded: twice beside eight busy loops;  check-bare: in a bare Debian 12 root (as root)
@@ -194,9 +195,13 @@ PARTS ?= unit functional python models chaos nccl
 check: tests
 	+$(Q)MAKE='$(MAKE)' V=$(V) scripts/run-parts $(PARTS)
 
-# One pass: not over every transport. Most of the time is spent waiting, so several run at once.
+# Most of the time is spent waiting, so several run at once.
+TEST_JOBS ?= 4
+check-unit check-functional check-fast: export TEST_JOBS := $(TEST_JOBS)
+
+# One pass: not over every transport.
 check-fast: tests
-	+$(Q)TEST_FAST=1 TEST_JOBS=4 MAKE='$(MAKE)' V=$(V) scripts/run-parts unit functional
+	+$(Q)TEST_FAST=1 MAKE='$(MAKE)' V=$(V) scripts/run-parts unit functional
 
 check-loaded: tests
 	+$(Q)MAKE='$(MAKE)' scripts/check-loaded
@@ -211,7 +216,7 @@ check-functional: tests
 	$(Q)V=$(V) scripts/run-tests $(B) $(FUNCTIONAL)
 
 check-python: tests
-	$(Q)TEST_BUILD=$(abspath $(B)) scripts/run-pytest tests --ignore=tests/models
+	$(Q)TEST_BUILD=$(abspath $(B)) scripts/run-pytest -n $(TEST_JOBS) --dist worksteal tests --ignore=tests/models
 
 # Every model family's plan against transformers' own loader: makes tiny checkpoints below build/models once.
 check-models: tests

@@ -123,13 +123,17 @@ UPDATES = textwrap.dedent("""
 """)
 
 
-def test_many_updates_leave_nothing_behind(start_service, folders, tmp_path):
+def test_many_updates_leave_nothing_behind(start_service, environ, folders, tmp_path, monkeypatch):
+    def shared() -> set:
+        return {name for name in os.listdir("/dev/shm") if environ["TPVIEW_NAMESPACE"] in name}
+
+    monkeypatch.setenv("TPVIEW_NAMESPACE", environ["TPVIEW_NAMESPACE"])
     running = start_service(f"m@1={folders('qwen3')}", f"m@2={folders('qwen3')}")
-    shared = set(os.listdir("/dev/shm"))
+    before = shared()
     for out in run_ranks(UPDATES, 2, tmp_path, running.source, folders("qwen3"), 20):
         descriptors = out.split()[-20:]
         assert descriptors[-1] == descriptors[1], descriptors
-    assert set(os.listdir("/dev/shm")) == shared
+    assert shared() == before
 
 
 def test_an_update_takes_the_version_that_is_named(start_service, folders, tmp_path):
