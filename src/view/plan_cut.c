@@ -42,32 +42,56 @@ static tpv_status_t cut_even(const tpv_cutter_t *cutter, const tpv_tensor_t *ten
     return TPV_OK;
 }
 
+/* The weight of a stack of experts, which may be quantised. False when there is none, or none that is understood. */
+static bool find_stack(const tpv_cutter_t *cutter, const char *stack, tpv_tensor_t *weight) {
+    static const char *const behind[] = {"", "_blocks"};
+    for (size_t i = 0; i < sizeof behind / sizeof *behind; i++) {
+        char name[TPV_MAX_NAME + 32];
+        tpv_module_t module;
+        snprintf(name, sizeof name, "%s%s", stack, behind[i]);
+        const tpv_tensor_t *found = tpv_artifact_find(cutter->artifact, name);
+        if (!found) continue;
+        tpv_module_of(cutter->artifact, cutter->quant, name, &module);
+        *weight = module.stack ? module.weight : *found;
+        weight->name = NULL;
+        return weight->dims == 3 && !(module.stack && *module.reason);
+    }
+    return false;
+}
+
 /*
  * Stacked experts are [experts, out, in] in some models and [experts, in, out] in others. What gate and up make of an
- * input is what down_proj takes: their axis must be twice as long as one of its own, on the other side.
+ * input is what down_proj takes: the axis of theirs that is cut must be twice as long as that of down_proj, which is on
+ * the other side. Where the words are for the other order it never is.
  */
 static tpv_status_t check_stack(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis) {
-    static const char own[] = "gate_up_proj";
+    static const char *const stacks[] = {"gate_up_proj", "down_proj"};
     size_t length = strlen(tensor->name);
-    if (tensor->dims != 3 || length < sizeof own - 1 || strcmp(tensor->name + length - (sizeof own - 1), own) != 0)
-        return TPV_OK;
-    char name[TPV_MAX_NAME + 1];
-    snprintf(name, sizeof name, "%.*sdown_proj", (int)(length - (sizeof own - 1)), tensor->name);
-    const tpv_tensor_t *down = tpv_artifact_find(cutter->artifact, name);
-    if (!down || down->dims != 3 || tensor->shape[axis] == 2 * down->shape[3 - axis]) return TPV_OK;
-    return tpv_error_set(
-        TPV_ERR_PLAN,
-        "%s: axis %d has %llu steps, which are not twice the %llu of axis %d of %s: the experts are "
-        "stacked as [experts, in, out] and not [experts, out, in], or the other way round; give a plan "
-        "file with %s for gate_up_proj and %s for down_proj",
-        tensor->name, axis, (ull)tensor->shape[axis], (ull)down->shape[3 - axis], 3 - axis, name,
-        axis == 1 ? "packed_rowwise" : "packed_colwise", axis == 1 ? "colwise" : "rowwise");
+    for (size_t i = 0; tensor->dims == 3 && i < 2; i++) {
+        size_t own = strlen(stacks[i]);
+        if (length < own || strcmp(tensor->name + length - own, stacks[i]) != 0) continue;
+        char name[TPV_MAX_NAME + 16];
+        tpv_tensor_t other;
+        bool gate = i == 0;
+        snprintf(name, sizeof name, "%.*s%s", (int)(length - own), tensor->name, stacks[1 - i]);
+        if (!find_stack(cutter, name, &other)) return TPV_OK;
+        uint64_t steps = tensor->shape[axis], others = other.shape[3 - axis];
+        if (gate ? steps == 2 * others : 2 * steps == others) return TPV_OK;
+        bool rows = gate == (axis == 1); /* of [experts, out, in], as the word has it */
+        return tpv_error_set(
+            TPV_ERR_PLAN,
+            "%s: axis %d has %llu steps, which are not %s the %llu of axis %d of %s: the experts are "
+            "stacked as [experts, in, out] and not [experts, out, in], or the other way round; give a plan "
+            "file with %s for gate_up_proj and %s for down_proj",
+            tensor->name, axis, (ull)steps, gate ? "twice" : "half", (ull)others, 3 - axis, name,
+            rows ? "packed_rowwise" : "packed_colwise", rows ? "colwise" : "rowwise");
+    }
+    return TPV_OK;
 }
 
 /* The halves of the axis (gate and up) are cut each on its own. */
 static tpv_status_t cut_packed(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis, tpv_cut_t *cut) {
     uint64_t extent = tensor->shape[axis];
-    TPV_TRY(check_stack(cutter, tensor, axis));
     if (extent % 2 != 0 || extent / 2 % cutter->tp_size != 0)
         return tpv_error_set(TPV_ERR_PLAN, "%s: two packed halves of %llu %s do not divide by tp_size %llu",
                              tensor->name, (ull)extent, tpv_axis_word(tensor, axis), (ull)cutter->tp_size);
@@ -148,7 +172,9 @@ static tpv_status_t check_cuttable(const tpv_cutter_t *cutter, const tpv_tensor_
             "\"packs\" or \"heads\" in a plan file (\"count\": 0 to cut it evenly), or a packed word "
             "for two halves",
             tensor->name);
-    return TPV_OK;
+    int last = (int)tensor->dims - 1;
+    bool along_rows = rule->kind == TPV_CUT_COLWISE || rule->kind == TPV_CUT_PACKED_COLWISE;
+    return plain || packed ? check_stack(cutter, tensor, along_rows ? last - 1 : last) : TPV_OK;
 }
 
 tpv_status_t tpv_cut_weight(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, const tpv_rule_t *rule,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from quantise import FORMATS, GROUP, Format
-from tensor_file import write_tensors
+from tensor_file import Stored, write_tensors
 from views import Request, cut
 
 ROWS, COLUMNS = 128, 256
@@ -72,6 +72,54 @@ def test_a_bias_goes_with_the_rows(build, tmp_path, size):
         for rank, tensors in enumerate(views):
             expected = np.split(bias, size)[rank] if word == "colwise" else bias
             np.testing.assert_array_equal(_parts(form, tensors)["bias"], expected)
+
+
+def _qwen3_vl_moe(folder, hidden: int, inner: int, published: bool, quantised: bool) -> dict[str, np.ndarray]:
+    """Stacks of experts [experts, out, in] as transformers 5 writes them, or [experts, in, out] as published."""
+    layer = "model.language_model.layers.0"
+    shapes = {"model.language_model.embed_tokens.weight": (64, hidden), "lm_head.weight": (64, hidden),
+              "model.language_model.norm.weight": (hidden,), f"{layer}.input_layernorm.weight": (hidden,),
+              f"{layer}.post_attention_layernorm.weight": (hidden,), f"{layer}.mlp.gate.weight": (2, hidden)}
+    shapes |= {f"{layer}.self_attn.{name}_proj.weight": (64, hidden) for name in "qkv"}
+    shapes |= {f"{layer}.self_attn.o_proj.weight": (hidden, 64)}
+    rng = np.random.default_rng(9)
+    tensors = {name: Stored("F32", rng.random(shape, np.float32)) for name, shape in shapes.items()}
+    for name, rows, columns in (("gate_up_proj", 2 * inner, hidden), ("down_proj", hidden, inner)):
+        shape = (2, columns, rows) if published else (2, rows, columns)
+        codes = rng.integers(0, 127, shape).astype(np.uint8)
+        tensors[f"{layer}.mlp.experts.{name}"] = Stored("F8_E4M3" if quantised else "U8", codes)
+        if quantised:
+            scale = rng.random((2, shape[1] // GROUP, shape[2] // GROUP), np.float32)
+            tensors[f"{layer}.mlp.experts.{name}_scale_inv"] = Stored("F32", scale)
+    (folder / "model.safetensors").write_bytes(write_tensors(tensors))
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "qwen3_vl_moe", "tie_word_embeddings": False,
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [GROUP, GROUP]} if quantised else {},
+        "text_config": {"num_hidden_layers": 1, "hidden_size": hidden, "moe_intermediate_size": inner, "num_experts": 2,
+                        "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16}}))
+    return {name: tensor.data for name, tensor in tensors.items() if ".experts." in name}
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("hidden, inner", [(128, 64), (64, 128), (192, 64), (64, 64)])
+def test_stacks_of_experts_in_either_order(build, tmp_path, hidden, inner, published, quantised):
+    """Where shapes do not tell the order of both stacks, the words for the wrong one do not fit them together."""
+    whole = _qwen3_vl_moe(tmp_path, hidden, inner, published, quantised)
+    for rank, tensors in enumerate(_cut(build, tmp_path, "-", 2)):
+        if published and hidden in (inner, 2 * inner):
+            stack, axis, word = ("down_proj", 2, "half") if hidden == inner else ("gate_up_proj", 1, "twice")
+            assert isinstance(tensors, str), f"rank {rank} has a slice"
+            assert tensors.startswith(f"model.language_model.layers.0.mlp.experts.{stack}: axis {axis} has "), tensors
+            assert f"not {word} the" in tensors
+            assert tensors.endswith("give a plan file with packed_rowwise for gate_up_proj and colwise for down_proj")
+            continue
+        assert isinstance(tensors, dict), tensors
+        for name, tensor in whole.items():
+            axis, parts = (1, 2) if "gate_up" in name else (2, 1)
+            axis = 3 - axis if published else axis
+            expected = np.concatenate([np.split(part, 2, axis)[rank] for part in np.split(tensor, parts, axis)], axis)
+            np.testing.assert_array_equal(tensors[name], expected, name)
 
 
 # What has an edge inside of a pack or a group, or is a format that cannot be cut; and the end of the reason.

@@ -140,8 +140,8 @@ static void experts_that_are_stacked_the_other_way_round(void **state) {
         if (transposed) {
             refused(
                 artifact, plan,
-                "layers.0.mlp.experts.gate_up_proj: axis 1 has 20 steps, which are not twice the 20 of axis 2 of "
-                "layers.0.mlp.experts.down_proj: the experts are stacked as [experts, in, out] and not [experts, "
+                "layers.0.mlp.experts.down_proj: axis 2 has 20 steps, which are not half the 20 of axis 1 of "
+                "layers.0.mlp.experts.gate_up_proj: the experts are stacked as [experts, in, out] and not [experts, "
                 "out, in], or the other way round; give a plan file with packed_rowwise for gate_up_proj and colwise "
                 "for down_proj");
         } else {
