@@ -114,18 +114,35 @@ static const char *module_of(const char *tensor, char module[TPV_MAX_NAME + 1]) 
     return start_of(tensor, tpv_module_length(tensor), module);
 }
 
-/* Has the tensor the rule's shape? One that is not in the checkpoint has none. */
-static bool has_shape(const tpv_rules_t *rules, const json_t *shape, const char *name) {
-    const tpv_tensor_t *tensor = shape && rules->artifact ? tpv_artifact_find(rules->artifact, name) : NULL;
+/*
+ * Has what the rule speaks of its shape? That is the tensor, or if its pattern matched no more than `part` of the name,
+ * the weight of that module or stack: as if it were not quantised, as words speak of it. One that is not in the
+ * checkpoint has none. Of a quantised weight that is not understood the shape is not known: any rule fits, for it is
+ * refused with the reason whatever the word.
+ */
+static bool has_shape(const tpv_rules_t *rules, const json_t *shape, const char *tensor, const char *part) {
     size_t count = json_array_size(shape);
     if (!shape) return true;
-    if (!tensor || tensor->dims < count) return false;
-    tpv_scope_t scope = tpv_rules_scope(rules, NULL, name);
+    if (!rules->artifact) return false;
+    tpv_module_t module;
+    tpv_quant_config_t quant = tpv_quant_config_read(rules->facts);
+    tpv_module_of(rules->artifact, &quant, tensor, &module);
+    const tpv_tensor_t *asked = tpv_artifact_find(rules->artifact, tensor);
+    bool of_module = strcmp(part, tensor) != 0 || (module.stack && strcmp(part, module.name) == 0);
+    if (of_module && module.quantised) {
+        if (*module.reason) return true;
+        asked = &module.weight;
+    } else if (of_module) {
+        const tpv_tensor_t *weight = tpv_artifact_find(rules->artifact, module.weight_name);
+        if (weight) asked = weight;
+    }
+    if (!asked || asked->dims < count) return false;
+    tpv_scope_t scope = tpv_rules_scope(rules, NULL, tensor);
     for (size_t i = 0; i < count; i++) {
         const json_t *wanted = json_array_get(shape, i);
         uint64_t length;
         if (json_is_null(wanted)) continue;
-        if (!tpv_value_of(wanted, &scope, &length) || length != tensor->shape[tensor->dims - count + i]) return false;
+        if (!tpv_value_of(wanted, &scope, &length) || length != asked->shape[asked->dims - count + i]) return false;
     }
     return true;
 }
@@ -146,7 +163,8 @@ tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_ru
             candidate->matched = true;
             /* Of the variants of one pattern the first that holds counts. */
             if (*rule || (found && found->pattern == candidate->pattern)) continue;
-            if (!tpv_rules_when(rules, candidate->when, NULL, tensor) || !has_shape(rules, candidate->shape, tensor))
+            if (!tpv_rules_when(rules, candidate->when, NULL, tensor) ||
+                !has_shape(rules, candidate->shape, tensor, names[n]))
                 continue;
             bool alike = !found || (found->kind == candidate->kind &&
                                     (rules->transformers || found->gathered == candidate->gathered));

@@ -74,6 +74,18 @@ def test_a_bias_goes_with_the_rows(build, tmp_path, size):
             np.testing.assert_array_equal(_parts(form, tensors)["bias"], expected)
 
 
+@pytest.mark.parametrize("name, word", CASES)
+def test_the_shape_that_a_rule_asks_for_is_that_of_the_weight(build, tmp_path, name, word):
+    form = FORMATS[name]
+    whole = form.value(_write(tmp_path, form))
+    other = "rowwise" if word == "colwise" else "colwise"
+    plan = _plan(tmp_path, {f"layers.*.mlp.{'experts.' if form.stack else ''}m": [
+        {"word": other, "shape": [COLUMNS, None]}, {"word": word, "shape": [ROWS, None if name == "gguf" else COLUMNS]}]})
+    for rank, tensors in enumerate(_cut(build, tmp_path, plan, 2)):
+        assert isinstance(tensors, dict), tensors
+        np.testing.assert_array_equal(form.value(_parts(form, tensors)), np.split(whole, 2, AXES[word])[rank])
+
+
 def _qwen3_vl_moe(folder, hidden: int, inner: int, published: bool, quantised: bool) -> dict[str, np.ndarray]:
     """Stacks of experts [experts, out, in] as transformers 5 writes them, or [experts, in, out] as published."""
     layer = "model.language_model.layers.0"
