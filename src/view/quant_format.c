@@ -64,9 +64,9 @@ static bool derive(uint64_t extent, uint64_t count, uint64_t *part) {
     return (*part & (*part - 1)) == 0 || *part == 0;
 }
 
-/* The block of a scale for each [rows / r, columns / c]: one of those that config.json tells, the largest that fits. */
-static bool find_block(const tpv_quant_config_t *quant, const tpv_module_t *module, uint64_t down, uint64_t across,
-                       uint64_t block[2]) {
+/* The block of a scale for each [rows / r, columns / c] among those that config.json tells: the largest that fits. */
+static bool find_told_block(const tpv_quant_config_t *quant, const tpv_module_t *module, uint64_t down, uint64_t across,
+                            uint64_t block[2]) {
     uint64_t rows = rows_of(module), columns = columns_of(module);
     block[0] = block[1] = 0;
     for (uint32_t i = 0; i < quant->block_count; i++) {
@@ -75,8 +75,13 @@ static bool find_block(const tpv_quant_config_t *quant, const tpv_module_t *modu
         if (told[0] < block[0] || told[1] < block[1]) continue;
         memcpy(block, told, sizeof quant->block[i]);
     }
-    if (block[0] > 0) return true;
-    return derive(rows, down, &block[0]) && derive(columns, across, &block[1]);
+    return block[0] > 0;
+}
+
+static bool find_block(const tpv_quant_config_t *quant, const tpv_module_t *module, uint64_t down, uint64_t across,
+                       uint64_t block[2]) {
+    if (find_told_block(quant, module, down, across, block)) return true;
+    return derive(rows_of(module), down, &block[0]) && derive(columns_of(module), across, &block[1]);
 }
 
 /* Scales or zero points: of the whole weight, of channels, or [out, groups] with the weight's axes at `out` and `in` of
@@ -257,19 +262,26 @@ static bool lay_out_weight(const tpv_quant_config_t *quant, tpv_module_t *module
     return lie_rest(quant, module, 1);
 }
 
-/* Which of the told numbers of bits makes groups of `scale` fit words of [.., out, in / pack]; 0: none, or several. */
+/*
+ * Which of the told numbers of bits makes groups of `scale` fit words of [.., out, in / pack]; 0: none, or several. In
+ * a checkpoint of several numbers of bits almost any group that is a power of two fits each of them, so that groups
+ * that are told go before others. A single group for all inputs says nothing of how many these are: it may be a
+ * channel's, which config.json does not tell.
+ */
 static uint64_t find_pack(const tpv_quant_config_t *quant, tpv_module_t *module, tpv_parameter_t *codes,
                           const tpv_tensor_t *scale) {
     uint64_t found = 0, block[2];
     int last = (int)codes->tensor->dims - 1;
-    for (uint32_t i = 0; i < quant->bits_count; i++) {
-        uint64_t pack = 32 / quant->bits[i];
-        take_codes(module, codes, last, pack, 1);
-        if (scale->dims != codes->tensor->dims ||
-            !find_block(quant, module, scale->shape[last - 1], scale->shape[last], block))
-            continue;
-        if (found && found != pack) return 0;
-        found = pack;
+    if (scale->dims != codes->tensor->dims) return 0;
+    uint64_t down = scale->shape[last - 1], across = scale->shape[last];
+    for (int told = across > 1; told >= 0 && !found; told--) {
+        for (uint32_t i = 0; i < quant->bits_count; i++) {
+            uint64_t pack = 32 / quant->bits[i];
+            take_codes(module, codes, last, pack, 1);
+            if (!(told ? find_told_block : find_block)(quant, module, down, across, block)) continue;
+            if (found && found != pack) return 0;
+            found = pack;
+        }
     }
     return found;
 }

@@ -252,6 +252,12 @@ def _compressed(**weights) -> dict:
                                           "input_activations": {"num_bits": 8, "group_size": 16}}}}
 
 
+def _mixed(*bits: int) -> dict:
+    """Groups are alike, numbers of bits are not."""
+    groups = [_compressed(num_bits=number, group_size=GROUP)["config_groups"]["group_0"] for number in bits]
+    return {"quant_method": "compressed-tensors", "config_groups": {f"group_{i}": g for i, g in enumerate(groups)}}
+
+
 def _told(bits: int, **more) -> dict:
     return {"bits": bits, "group_size": GROUP, **more}
 
@@ -279,6 +285,9 @@ FORMATS: dict[str, Format] = {
                                _compressed(num_bits=4, group_size=GROUP, actorder="group")),
     "packed_8_zero_points": Format(_packed(8, zero_points=True), _packed_value(8),
                                    _compressed(num_bits=8, group_size=GROUP)),
+    "packed_4_of_4_and_8": Format(_packed(4), _packed_value(4), _mixed(4, 8)),
+    "packed_8_of_4_and_8": Format(_packed(8), _packed_value(8), _mixed(4, 8)),
+    "packed_2_of_all": Format(_packed(2), _packed_value(2), _mixed(8, 4, 2)),
     "gptq_4": Format(_gptq(4, False), _gptq_value(4), _told(4, quant_method="gptq", desc_act=False)),
     "gptq_4_ordered": Format(_gptq(4, True), _gptq_value(4), _told(4, quant_method="gptq", desc_act=True)),
     "gptq_3": Format(_gptq(3, False), _gptq_value(3), _told(3, quant_method="gptq", desc_act=False)),
