@@ -48,7 +48,8 @@ static tpv_status_t add_slice(planner_t *planner, uint32_t index, const tpv_cut_
     }
 
     for (uint64_t i = 0; cut->told && i < output->elements; i++) {
-        piece = (tpv_piece_t){.tensor = TPV_PIECE_NUMBER, .from = cut->number[i], .to = i};
+        piece = i == cut->told_element ? (tpv_piece_t){.tensor = TPV_PIECE_NUMBER, .from = cut->number, .to = i}
+                                       : (tpv_piece_t){.tensor = index, .from = i, .to = i};
         TPV_TRY(tpv_spec_add_piece(planner->spec, &piece));
     }
     if (cut->told) return TPV_OK;

@@ -18,8 +18,8 @@ typedef struct tpv_cut {
     uint64_t pad;               /* zeros behind them, in steps of the axis */
     const tpv_layout_t *layout; /* by whose parts it was cut; NULL: by none */
     bool partial_block;         /* of a block scale: its last row stands for less than a whole block */
-    bool told;                  /* all of it is numbers: the shape of the rank's part of a weight */
-    uint64_t number[TPV_MAX_DIMS];
+    bool told; /* the shape of the rank's part of a weight: one element is `number`, the others are whole */
+    uint64_t told_element, number;
     bool left_whole; /* the rule cuts it, but its format cannot be cut so, and the plan lets it be whole */
 } tpv_cut_t;
 

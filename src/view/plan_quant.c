@@ -34,6 +34,10 @@ static tpv_status_t turn(const tpv_module_t *module, const tpv_parameter_t *para
     int axis = axis_of(rule->kind, tensor->dims);
     *turned = *rule;
     turned->kind = TPV_CUT_REPLICATE;
+    /* As of any other bias, these words leave it whole. */
+    if (parameter->kind == TPV_PARAMETER_ROWS && tensor->dims == 1 &&
+        (rule->kind == TPV_CUT_ROWWISE || rule->kind == TPV_CUT_PACKED_ROWWISE))
+        return TPV_OK;
     bool any = false;
     for (int i = 0; i < (int)module->weight.dims; i++) {
         any = any || parameter->along[i].axis >= 0;
@@ -41,10 +45,8 @@ static tpv_status_t turn(const tpv_module_t *module, const tpv_parameter_t *para
         turned->kind = kind_for(module, rule->kind, i);
         return TPV_OK;
     }
-    /* A bias under rowwise, and what has one number only. */
-    if (!any || parameter->kind == TPV_PARAMETER_SHAPE ||
-        (parameter->kind == TPV_PARAMETER_ROWS && rule->kind != TPV_CUT_COLWISE))
-        return TPV_OK;
+    /* What has one number only, and the shape. */
+    if (!any) return TPV_OK;
     return tpv_error_set(TPV_ERR_PLAN, "%s: cannot be cut %s: what lies along that axis is not cut with %s",
                          tensor->name, rule->word, module->weight_name);
 }
@@ -90,6 +92,11 @@ static tpv_status_t map_ranges(const tpv_cutter_t *cutter, const tpv_module_t *m
     if (along->weights == 0)
         return tpv_error_set(TPV_ERR_PLAN, "%s: %s cannot be cut by %s: %s", parameter->tensor->name,
                              module->weight_name, tpv_axis_word(&module->weight, weight->axis), module->opaque);
+    if (parameter->kind == TPV_PARAMETER_HEADS && weight->range_count > 1)
+        return tpv_error_set(TPV_ERR_PLAN,
+                             "%s: cannot be cut with %s: that is several projections in one, and whose heads its %llu "
+                             "numbers are of is not known",
+                             parameter->tensor->name, module->weight_name, (ull)parameter->tensor->shape[along->axis]);
     *cut = (tpv_cut_t){.axis = along->axis};
     for (uint32_t i = 0; i < weight->range_count; i++) {
         uint64_t start = weight->range[i].start, end = start + weight->range[i].count;
@@ -118,8 +125,8 @@ static tpv_status_t follow(const tpv_cutter_t *cutter, const tpv_module_t *modul
     *cut = (tpv_cut_t){.axis = -1};
     if (weight->axis >= 0 && parameter->kind == TPV_PARAMETER_SHAPE) {
         cut->told = true;
-        memcpy(cut->number, module->weight.shape, sizeof cut->number);
-        cut->number[weight->axis] = tpv_cut_extent(weight);
+        cut->told_element = (uint64_t)weight->axis;
+        cut->number = tpv_cut_extent(weight);
         return TPV_OK;
     }
     if (weight->axis >= 0 && parameter->along[weight->axis].axis >= 0)

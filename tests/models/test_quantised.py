@@ -74,6 +74,19 @@ def test_a_bias_goes_with_the_rows(build, tmp_path, size):
             np.testing.assert_array_equal(_parts(form, tensors)["bias"], expected)
 
 
+@pytest.mark.parametrize("bias", ["rowwise", "local_packed_rowwise", "replicate"])
+def test_a_bias_named_in_full_is_whole_under_rowwise(build, tmp_path, bias):
+    form = FORMATS["gptq_4"]
+    made = _write(tmp_path, form)
+    for rank, tensors in enumerate(_cut(build, tmp_path, _plan(tmp_path, {
+            "layers.*.mlp.m": "rowwise", "layers.*.mlp.m.bias": bias}), 2)):
+        np.testing.assert_array_equal(_parts(form, tensors)["bias"], made["bias"])
+        np.testing.assert_array_equal(_parts(form, tensors)["qweight"], np.split(made["qweight"], 2)[rank])
+    for answer in _cut(build, tmp_path, _plan(tmp_path, {
+            "layers.*.mlp.m": "colwise", "layers.*.mlp.m.bias": bias}), 2):
+        assert isinstance(answer, str) and "parameters of a quantised module are cut together" in answer, answer
+
+
 @pytest.mark.parametrize("name, word", CASES)
 def test_the_shape_that_a_rule_asks_for_is_that_of_the_weight(build, tmp_path, name, word):
     form = FORMATS[name]
@@ -84,6 +97,41 @@ def test_the_shape_that_a_rule_asks_for_is_that_of_the_weight(build, tmp_path, n
     for rank, tensors in enumerate(_cut(build, tmp_path, plan, 2)):
         assert isinstance(tensors, dict), tensors
         np.testing.assert_array_equal(form.value(_parts(form, tensors)), np.split(whole, 2, AXES[word])[rank])
+
+
+def test_weight_shape_has_what_the_file_says_of_the_axis_that_is_not_cut(build, tmp_path):
+    """100 inputs of 4 bits are in 13 words, which could hold 104."""
+    rng = np.random.default_rng(7)
+    made = {"weight_packed": Stored("I32", rng.integers(0, 2**31, (ROWS, 13)).astype(np.int32)),
+            "weight_scale": Stored("F32", rng.random((ROWS, 4), np.float32)),
+            "weight_shape": Stored("I64", np.array([ROWS, 100], np.int64))}
+    form = FORMATS["packed_4"]
+    (tmp_path / "model.safetensors").write_bytes(write_tensors({_name(form, part): made[part] for part in made}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": form.config}))
+    for tensors in _cut(build, tmp_path, _plan(tmp_path, {"layers.*.mlp.m": "colwise"}), 4):
+        np.testing.assert_array_equal(_parts(form, tensors)["weight_shape"], [ROWS // 4, 100])
+
+
+@pytest.mark.parametrize("default", ["error", "replicate"])
+def test_scales_of_heads_of_several_projections_in_one(build, tmp_path, default):
+    """Of six heads each, so that shares of all rows end where scales do, which are those of the keys alone."""
+    heads, width = 6, 16
+    name = "model.layers.0.self_attn.qkv_proj"
+    rng = np.random.default_rng(8)
+    tensors = {f"{name}.weight": Stored("F8_E4M3", rng.integers(0, 127, (3 * heads * width, 64)).astype(np.uint8)),
+               f"{name}.weight_scale": Stored("F32", rng.random((3 * heads * width, 1), np.float32)),
+               f"{name}.k_scale": Stored("F32", rng.random(heads, np.float32))}
+    (tmp_path / "model.safetensors").write_bytes(write_tensors(tensors))
+    (tmp_path / "config.json").write_text(json.dumps({
+        "model_type": "llama", "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": width,
+        "hidden_size": 64}))
+    for answer in _cut(build, tmp_path, _plan(tmp_path, {"layers.*.self_attn.qkv_proj": "colwise"}, default), 2):
+        if default == "error":
+            assert answer == (f"{name}.k_scale: cannot be cut with {name}.weight: that is several projections in one, "
+                              "and whose heads its 6 numbers are of is not known")
+            continue
+        for part, tensor in tensors.items():
+            np.testing.assert_array_equal(answer[part], tensor.data)
 
 
 def _qwen3_vl_moe(folder, hidden: int, inner: int, published: bool, quantised: bool) -> dict[str, np.ndarray]:
