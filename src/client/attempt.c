@@ -17,6 +17,7 @@
 #include "channel/route_device.h"
 #include "channel/stream.h"
 #include "client/arrivals.h"
+#include "client/source.h"
 
 #define HTTP_PERIOD_NS TPV_NS_PER_MS
 /* The longest deadline that a source takes; ours holds here all the same. */
@@ -42,6 +43,7 @@ typedef struct {
     char *request;
     bool answered; /* the source has said how its side ended */
     bool sent;     /* and that it has sent all: the lease is there until we end it */
+    bool strange;  /* and its answer is not one of this view */
     int64_t moved; /* when a byte last did */
     int64_t next_http, next_progress;
 } fetch_t;
@@ -83,11 +85,12 @@ static tpv_status_t make_request(fetch_t *fetch) {
         tpv_hex_encode(tpv_receiver_handle(fetch->receiver, i), NCCL_NET_HANDLE_MAXSIZE, text);
         json_array_append_new(handles, json_string(text));
     }
-    json_t *root = json_pack("{s:s, s:s, s:s, s:o, s:I, s:{s:s, s:i, s:I, s:I}}", "fetch_id", fetch->attempt->fetch_id,
-                             "artifact_id", tpv_artifact_id(artifact), "net", fetch->net->abi.name, "handles", handles,
-                             "max_chunk_bytes", (json_int_t)fetch->stream.chunk_bytes, "rank", "host", host, "pid",
-                             (int)getpid(), "tp_rank", (json_int_t)fetch->options->tp_rank, "tp_size",
-                             (json_int_t)(fetch->options->tp_size ? fetch->options->tp_size : 1));
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:s, s:o, s:I, s:{s:s, s:i, s:I, s:I}}", "fetch_id", fetch->attempt->fetch_id,
+                  "artifact_id", tpv_artifact_id(artifact), "view_id", tpv_view_id(view), "net", fetch->net->abi.name,
+                  "handles", handles, "max_chunk_bytes", (json_int_t)fetch->stream.chunk_bytes, "rank", "host", host,
+                  "pid", (int)getpid(), "tp_rank", (json_int_t)fetch->options->tp_rank, "tp_size",
+                  (json_int_t)(fetch->options->tp_size ? fetch->options->tp_size : 1));
     if (fetch->deadline != TPV_DEADLINE_NEVER) {
         int64_t left_ms = tpv_deadline_left(fetch->deadline) / TPV_NS_PER_MS + 1;
         json_object_set_new(root, "deadline_ms", json_integer(left_ms < LONGEST_MS ? left_ms : LONGEST_MS));
@@ -163,27 +166,26 @@ static tpv_status_t look_around(fetch_t *fetch, bool moved) {
                          (double)fetch->attempt->patience_ns / (double)TPV_NS_PER_SECOND);
 }
 
-/* So that the control connection stands before anything is asked for. */
-static tpv_status_t connect_control(fetch_t *fetch) {
+/* A request while no data moves. */
+static tpv_status_t call(fetch_t *fetch, const char *method, const char *path) {
     tpv_idle_t idle = {0};
+    bool done = false;
     fetch->moved = tpv_clock_ns();
-    TPV_TRY(tpv_http_start(fetch->http, "GET", "/healthz", NULL));
-    for (;;) {
-        bool done = false;
-        TPV_TRY(tpv_http_advance(fetch->http, &done));
-        if (done) return TPV_OK;
-        tpv_status_t status = look_around(fetch, false);
-        if (status != TPV_OK) {
-            tpv_http_cancel(fetch->http);
-            return status;
-        }
-        tpv_idle_wait(&idle, false, tpv_http_descriptor(fetch->http), fetch->deadline);
+    tpv_status_t status = tpv_http_start(fetch->http, method, path, NULL);
+    while (status == TPV_OK) {
+        status = tpv_http_advance(fetch->http, &done);
+        if (status == TPV_OK && done) return TPV_OK;
+        if (status == TPV_OK) status = look_around(fetch, false);
+        if (status == TPV_OK) tpv_idle_wait(&idle, false, tpv_http_descriptor(fetch->http), fetch->deadline);
     }
+    tpv_http_cancel(fetch->http);
+    return status;
 }
 
-/* The data comes the way that reaches the source, which the control connection shows: it has to stand by now. */
+/* The data comes the way that reaches the source, which the control connection shows: it has to stand before anything
+ * is asked for. */
 static tpv_status_t choose_device(fetch_t *fetch) {
-    if (fetch->net->devices > 1 && tpv_http_descriptor(fetch->http) < 0) TPV_TRY(connect_control(fetch));
+    if (fetch->net->devices > 1 && tpv_http_descriptor(fetch->http) < 0) TPV_TRY(call(fetch, "GET", "/healthz"));
     fetch->stream.device = tpv_net_device_towards(fetch->net, tpv_http_descriptor(fetch->http));
     return TPV_OK;
 }
@@ -239,13 +241,15 @@ static tpv_status_t read_answer(const fetch_t *fetch) {
     return status;
 }
 
-/* Tell the source that it may end the lease now, and not when it notices our leaving. */
-static void acknowledge(fetch_t *fetch) {
+/* Tell the source that it may end the lease now. One that does not answer in time loses the connection, which ends the
+ * lease as well. With `whole`, the bytes are all there and verified, so that nothing here is an error. */
+static void acknowledge(fetch_t *fetch, bool whole) {
     char path[64] = "/v1/leases/";
     memcpy(path + strlen(path), fetch->attempt->fetch_id, sizeof fetch->attempt->fetch_id);
-    tpv_status_t status = tpv_http_call(fetch->http, "DELETE", path, NULL, fetch->deadline);
-    /* The bytes are whole and verified; the source ends the lease itself. */
-    if (status != TPV_OK) TPV_WARN("cannot acknowledge the fetch: %s", tpv_error_message());
+    /* Who has to ask again does not wait for the answer. */
+    fetch->attempt->patience_ns = whole ? tpv_source_patience_ns() : 0;
+    tpv_status_t status = call(fetch, "DELETE", path);
+    if (status != TPV_OK && whole) TPV_WARN("cannot acknowledge the fetch: %s", tpv_error_message());
 }
 
 /* Threads beside the caller's: one core is its own. */
@@ -284,24 +288,35 @@ static tpv_status_t exchange(fetch_t *fetch) {
     /* A request that is not answered is broken off: the source sees it and ends the lease. */
     tpv_receiver_close(fetch->receiver);
     fetch->receiver = NULL;
-    if (status == TPV_OK) status = read_answer(fetch);
-    attempt->end = judge(fetch, status);
+    /* It says of which view the bytes are, also of those that came before a comm broke or a digest was wrong. */
+    if (fetch->sent && attempt->end != TPV_ATTEMPT_FINAL) {
+        tpv_status_t told = read_answer(fetch);
+        fetch->strange = told != TPV_OK;
+        if (fetch->strange) status = told;
+    }
+    tpv_attempt_end_t end = fetch->strange ? TPV_ATTEMPT_REFUSED : judge(fetch, status);
     char message[TPV_ERROR_MAX];
     memcpy(message, tpv_error_message(), sizeof message);
-    if (fetch->sent && !tpv_deadline_passed(fetch->deadline))
-        acknowledge(fetch);
+    if (fetch->sent)
+        acknowledge(fetch, status == TPV_OK);
     else
         tpv_http_cancel(fetch->http);
+    attempt->end = end;
     return status == TPV_OK ? TPV_OK : tpv_error_set(status, "%s", message);
 }
 
-/* What has arrived when an attempt breaks off need not be asked for again. */
+/* What has arrived when an attempt breaks off need not be asked for again, unless it is of another view: then nobody
+ * knows what of the memory has been overwritten. */
 static tpv_status_t keep_arrivals(fetch_t *fetch, tpv_status_t status) {
     if (status == TPV_OK || fetch->attempt->end == TPV_ATTEMPT_FINAL) return status;
     char message[TPV_ERROR_MAX];
     memcpy(message, tpv_error_message(), sizeof message);
     tpv_status_t finished = tpv_arrivals_finish(fetch->arrivals);
     if (finished != TPV_OK) return final(fetch, finished);
+    if (fetch->strange) {
+        tpv_ranges_clear(fetch->attempt->have);
+        *fetch->attempt->pace = (tpv_pace_t){0};
+    }
     return tpv_error_set(status, "%s", message);
 }
 

@@ -35,7 +35,9 @@ typedef struct tpv_attempt {
     char artifact_label[128], export_kind[8]; /* as in tpv_fetch_result_t; empty unless done */
 } tpv_attempt_t;
 
-/* Errors as tpv_fetch, and those of the sink. What has arrived is in *have, whatever is returned. */
+/* Errors as tpv_fetch, and those of the sink. What has arrived is in *have, whatever is returned; nothing is when the
+ * service says that it sent another view. Once all is there, what the service says of the end of its lease is waited
+ * for no longer than TPVIEW_SOURCE_TIMEOUT. */
 tpv_status_t tpv_attempt_run(tpv_attempt_t *attempt, tpv_http_t *http);
 
 #endif

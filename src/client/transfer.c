@@ -81,13 +81,14 @@ static tpv_status_t ask(transfer_t *transfer, unsigned index) {
 
 static tpv_status_t run(transfer_t *transfer, bool *refused) {
     unsigned count = transfer->source->count, at = transfer->source->present;
+    bool lacks = false; /* a service does, so that whole tensors may be had when no other gives the view */
     tpv_status_t status;
     do {
         status = ask(transfer, at);
         transfer->source->present = at;
         if (status == TPV_OK || transfer->attempt.end == TPV_ATTEMPT_FINAL) return status;
-        *refused = *refused || (transfer->attempt.end == TPV_ATTEMPT_REFUSED &&
-                                (status == TPV_ERR_UNSUPPORTED || status == TPV_ERR_NO_MEMORY));
+        lacks = lacks || (transfer->attempt.end == TPV_ATTEMPT_REFUSED &&
+                          (status == TPV_ERR_UNSUPPORTED || status == TPV_ERR_NO_MEMORY));
         /* The others first: they are not known to be in trouble. */
         at = choose(transfer, at + 1);
         if (at < count)
@@ -95,6 +96,7 @@ static tpv_status_t run(transfer_t *transfer, bool *refused) {
                      tpv_http_address(transfer->source->services[at]), (unsigned long long)transfer->have.total,
                      (unsigned long long)transfer->result->needed_bytes);
     } while (at < count);
+    *refused = lacks;
     return tpv_error_set(status, "%s", transfer->failures);
 }
 

@@ -12,8 +12,8 @@ int64_t tpv_fetch_deadline(const tpv_fetch_options_t *options);
 
 /*
  * Fetch into `sink`, which the caller has begun and ends, until `deadline`; options->deadline_s counts for nothing.
- * *refused: a service said that it cannot cut or hold the view (capability or resources), so whole tensors may still be
- * had. Errors as tpv_fetch, and those of the sink.
+ * *refused: no service gave all, and one of them said that it cannot cut or hold the view (capability or resources), so
+ * whole tensors may still be had. Errors as tpv_fetch, and those of the sink.
  */
 tpv_status_t tpv_transfer(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
                           const tpv_fetch_options_t *options, int64_t deadline, tpv_sink_t *sink,

@@ -56,7 +56,14 @@ static tpv_status_t compile(tpv_service_t *service, const tpv_served_fetch_t *jo
     return status;
 }
 
-static tpv_status_t check_ranges(const tpv_request_t *request, uint64_t bytes) {
+/* The rank's own view must be the one that its spec says here, and have what it asks for. */
+static tpv_status_t check_view(const tpv_request_t *request, const tpv_view_t *view) {
+    if (*request->view_id && strcmp(request->view_id, tpv_view_id(view)) != 0)
+        return tpv_error_set(TPV_ERR_REFUSED,
+                             "the rank's view spec makes view %s here, and view %s at the rank: use the same version "
+                             "of tpview at both",
+                             tpv_view_id(view), request->view_id);
+    uint64_t bytes = tpv_view_stats(view).bytes;
     uint64_t end = request->range_count > 0 ? request->ranges[request->range_count - 1].end : 0;
     if (end <= bytes) return TPV_OK;
     return tpv_error_set(TPV_ERR_FORMAT, "fetch request: the ranges end at byte %llu, the view has %llu bytes",
@@ -83,7 +90,7 @@ static tpv_status_t prepare(tpv_service_t *service, tpv_exchange_t *exchange, tp
     TPV_TRY(compile(service, job, &view));
     tpv_exchange_drop_body(exchange);
     request->view = NULL; /* was in the body */
-    tpv_status_t status = check_ranges(request, tpv_view_stats(view).bytes);
+    tpv_status_t status = check_view(request, view);
     if (status != TPV_OK) {
         tpv_view_free(view);
         return status;

@@ -113,7 +113,7 @@ static tpv_status_t parse_rank(const json_t *root, tpv_request_t *request) {
     return TPV_OK;
 }
 
-enum { VIEW, REST, RANGES = 8, FIELDS };
+enum { VIEW, REST, RANGES = 8, VIEW_ID, FIELDS };
 
 /* The small fields, as one object: their texts are checked and bounded before a tree is made of them. */
 static tpv_status_t parse_small(const char *const *names, const tpv_json_text_t *values, json_t **root) {
@@ -135,6 +135,7 @@ static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
     TPV_TRY(get_id(root, "fetch_id", request->fetch_id_text));
     tpv_hex_decode(request->fetch_id_text, TPV_ID_BYTES, request->fetch_id);
     TPV_TRY(get_id(root, "artifact_id", request->artifact_id));
+    if (json_object_get(root, "view_id")) TPV_TRY(get_id(root, "view_id", request->view_id));
     TPV_TRY(get_text(root, "net", sizeof request->net, request->net));
     TPV_TRY(parse_handles(root, request));
     int64_t chunk = 0;
@@ -147,8 +148,9 @@ static tpv_status_t parse(const json_t *root, tpv_request_t *request) {
 }
 
 tpv_status_t tpv_request_parse(const char *json, size_t length, tpv_request_t *request) {
-    static const char *const names[FIELDS + 1] = {
-        "view", "fetch_id", "artifact_id", "net", "handles", "max_chunk_bytes", "rank", "deadline_ms", "ranges", NULL};
+    static const char *const names[FIELDS + 1] = {"view",    "fetch_id",        "artifact_id", "net",
+                                                  "handles", "max_chunk_bytes", "rank",        "deadline_ms",
+                                                  "ranges",  "view_id",         NULL};
     tpv_json_text_t values[FIELDS] = {0};
     json_t *root = NULL;
     *request = (tpv_request_t){0};

@@ -15,6 +15,7 @@ typedef struct tpv_request {
     uint8_t fetch_id[TPV_ID_BYTES];
     char fetch_id_text[TPV_ID_TEXT];
     char artifact_id[TPV_ID_CHARS];
+    char view_id[TPV_ID_CHARS]; /* what the rank takes the view for; empty: it did not say */
     char net[64];
     char host[72];
     int32_t pid;
