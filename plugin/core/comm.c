@@ -42,15 +42,10 @@ void tpv_comm_end(tpv_comm_t *comm) {
     free(comm);
 }
 
-ncclResult_t tpv_comm_become(tpv_comm_t *comm, tpv_comm_t *made) {
-    ncclResult_t result = ncclSuccess;
+void tpv_comm_become(tpv_comm_t *comm, tpv_comm_t *made) {
     pthread_mutex_lock(&comm->lock);
-    for (tpv_registration_t *at = comm->registrations; at && made->ops->register_memory && result == ncclSuccess;
-         at = at->next)
-        result = made->ops->register_memory(made, at);
     atomic_store_explicit(&comm->mover, made, memory_order_release);
     pthread_mutex_unlock(&comm->lock);
-    return result;
 }
 
 bool tpv_comm_own(const tpv_comm_t *comm) {
@@ -110,18 +105,11 @@ ncclResult_t tpv_comm_register(tpv_comm_t *comm, void *data, size_t size, int ty
     made->data = data;
     made->size = size;
     pthread_mutex_lock(&comm->lock);
-    tpv_comm_t *mover = atomic_load_explicit(&comm->mover, memory_order_acquire);
-    ncclResult_t result = mover->ops->register_memory ? mover->ops->register_memory(mover, made) : ncclSuccess;
-    if (result == ncclSuccess) {
-        made->next = comm->registrations;
-        comm->registrations = made;
-    }
+    made->next = comm->registrations;
+    comm->registrations = made;
     pthread_mutex_unlock(&comm->lock);
-    if (result == ncclSuccess)
-        *registration = made;
-    else
-        free(made);
-    return result;
+    *registration = made;
+    return ncclSuccess;
 }
 
 void tpv_comm_deregister(tpv_comm_t *comm, tpv_registration_t *registration) {

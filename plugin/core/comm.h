@@ -36,8 +36,8 @@ typedef struct tpv_registration {
     _Atomic uintptr_t word; /* the transport's own; 0 at first */
 } tpv_registration_t;
 
-/* Operations of one connected comm. One thread at a time moves data; register_memory and deregister_memory may run
- * beside it on another thread. None of them blocks. */
+/* Operations of one connected comm. One thread at a time moves data; deregister_memory may run beside it on another
+ * thread. None of them blocks. */
 typedef struct {
     /* NULL on a comm that receives. *request stays NULL when it cannot be begun now: try again. */
     ncclResult_t (*isend)(tpv_comm_t *comm, void *data, size_t size, int tag, tpv_registration_t *registration,
@@ -50,9 +50,8 @@ typedef struct {
     ncclResult_t (*test)(tpv_request_t *request, int *done, int *sizes);
     /* Frees everything, requests in flight included. In a forked child it must leave the parent's connection alone. */
     void (*close)(tpv_comm_t *comm);
-    /* May be NULL where the transport needs none. Both run under the comm's lock; after deregister_memory nothing may
-     * refer to the registration any more, requests in flight included. */
-    ncclResult_t (*register_memory)(tpv_comm_t *comm, tpv_registration_t *registration);
+    /* May be NULL where the transport needs none. Runs under the comm's lock; after it nothing may refer to the
+     * registration any more, requests in flight included. */
     void (*deregister_memory)(tpv_comm_t *comm, tpv_registration_t *registration);
 } tpv_comm_ops_t;
 
@@ -80,9 +79,8 @@ void tpv_comm_start(tpv_comm_t *comm, const tpv_comm_ops_t *ops, bool sends, tpv
 /* Account for the comm, free what is registered and the memory. */
 void tpv_comm_end(tpv_comm_t *comm);
 
-/* From here on `made` moves the data of `comm`, which stays what the caller knows, and keeps what is registered. Fails
- * as made's register_memory does. */
-ncclResult_t tpv_comm_become(tpv_comm_t *comm, tpv_comm_t *made);
+/* From here on `made` moves the data of `comm`, which stays what the caller knows, and keeps what is registered. */
+void tpv_comm_become(tpv_comm_t *comm, tpv_comm_t *made);
 
 /* Whether this process made the comm, and is no forked child. */
 bool tpv_comm_own(const tpv_comm_t *comm);

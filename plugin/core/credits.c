@@ -5,7 +5,6 @@ static bool add(tpv_credits_t *credits, int32_t tag, int64_t change) {
     while (i < credits->used && credits->tags[i].tag != tag)
         i++;
     if (i == credits->used) {
-        if (change == 0) return true;
         if (i == TPV_CREDIT_TAGS_MAX) return false;
         credits->tags[credits->used++].tag = tag;
         credits->tags[i].balance = 0;
@@ -29,7 +28,7 @@ bool tpv_credits_take(tpv_credits_t *credits, int32_t tag) {
 }
 
 ncclResult_t tpv_credits_add(tpv_credits_t *credits, const tpv_notice_t *notice) {
-    if (notice->magic != TPV_NOTICE_MAGIC || notice->count > INT64_MAX) return ncclRemoteError;
+    if (notice->magic != TPV_NOTICE_MAGIC || notice->count == 0 || notice->count > INT64_MAX) return ncclRemoteError;
     if (!credits->noticed) {
         credits->noticed = true;
         if (credits->any) add(credits, credits->first_tag, -(int64_t)credits->first_sent);

@@ -9,7 +9,7 @@
 typedef struct {
     uint32_t magic;
     int32_t tag;
-    uint64_t count; /* so many more receives with this tag are posted */
+    uint64_t count; /* so many more receives with this tag are posted, 1 at least */
 } tpv_notice_t;
 _Static_assert(sizeof(tpv_notice_t) == 16, "no padding: it goes on the wire as it is");
 

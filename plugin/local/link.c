@@ -22,12 +22,13 @@ typedef struct {
     uint8_t boot_id[TPV_ID_BYTES];
     uint64_t pid_namespace;
     uint32_t pid;
-    int32_t fd; /* the shared memory, among the sender's descriptors */
+    int32_t fd; /* of the segment's place */
     uint64_t nonce_address;
     uint8_t nonce[TPV_ID_BYTES];
     uint8_t segment_id[TPV_ID_BYTES];
+    uint64_t segment_device, segment_inode;
 } offer_t;
-_Static_assert(sizeof(offer_t) == 72, "no padding: it goes on the wire as it is");
+_Static_assert(sizeof(offer_t) == 88, "no padding: it goes on the wire as it is");
 
 /* What the receiver says. */
 typedef struct {
@@ -58,18 +59,21 @@ bool tpv_local_offer(tpv_device_t *device, const uint8_t *peer, tpv_message_t *m
     if (!host || memcmp(peer, host->boot_id, sizeof host->boot_id) != 0) return false;
     const uint8_t *nonce = tpv_local_nonce();
     tpv_end_t *made = nonce ? make_end() : NULL;
-    if (!made || !tpv_local_segment_make(&made->segment)) {
+    tpv_local_place_t place;
+    if (!made || !tpv_local_segment_make(&made->segment) || !tpv_local_segment_place(&made->segment, &place)) {
         TPV_NET_INFO("no shared memory for a peer on this host (%s): going over the network stack", strerror(errno));
         tpv_local_drop(made);
         return false;
     }
     offer_t offer = {.pid_namespace = host->pid_namespace,
                      .pid = (uint32_t)getpid(),
-                     .fd = made->segment.fd,
-                     .nonce_address = (uintptr_t)nonce};
+                     .fd = place.fd,
+                     .nonce_address = (uintptr_t)nonce,
+                     .segment_device = place.device,
+                     .segment_inode = place.inode};
     memcpy(offer.boot_id, host->boot_id, sizeof offer.boot_id);
     memcpy(offer.nonce, nonce, sizeof offer.nonce);
-    memcpy(offer.segment_id, made->segment.control->id, sizeof offer.segment_id);
+    memcpy(offer.segment_id, place.id, sizeof offer.segment_id);
     message->size = sizeof offer;
     memcpy(message->bytes, &offer, sizeof offer);
     *end = made;
@@ -131,11 +135,12 @@ static tpv_end_t *take(const offer_t *offer, const char **why) {
     if (!end) return NULL;
     end->nonce_address = offer->nonce_address;
     memcpy(end->nonce, offer->nonce, sizeof end->nonce);
+    tpv_local_place_t place = {.device = offer->segment_device, .inode = offer->segment_inode, .fd = offer->fd};
+    memcpy(place.id, offer->segment_id, sizeof place.id);
     /* Before the segment is opened, which proves that the process id is the peer's. */
     tpv_local_peer_watch(&end->peer, (int)offer->pid);
     *why = "it is a process of another user";
-    if (tpv_local_peer_same_user(&end->peer) &&
-        tpv_local_segment_open(&end->peer, offer->fd, offer->segment_id, &end->segment, why)) {
+    if (tpv_local_peer_same_user(&end->peer) && tpv_local_segment_open(&end->peer, &place, &end->segment, why)) {
         end->mode = choose_mode(end);
         return end;
     }

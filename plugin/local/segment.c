@@ -61,23 +61,32 @@ static int look_at(tpv_local_peer_t *peer, int fd) {
     return found;
 }
 
-/* Whether it can be a segment: memory without a name, of the right size. */
-static bool looks_right(int fd) {
+bool tpv_local_segment_place(const tpv_local_segment_t *segment, tpv_local_place_t *place) {
     struct stat file;
-    struct statfs system;
-    return fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && file.st_nlink == 0 &&
-           file.st_size == (off_t)TPV_LOCAL_BYTES && fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
+    if (fstat(segment->fd, &file) != 0) return false;
+    *place = (tpv_local_place_t){.device = file.st_dev, .inode = file.st_ino, .fd = segment->fd};
+    memcpy(place->id, segment->control->id, sizeof place->id);
+    return true;
 }
 
-bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *id, tpv_local_segment_t *segment,
+/* Whether it is the file at `place` and can be a segment: memory without a name, of the right size. */
+static bool looks_right(int fd, const tpv_local_place_t *place) {
+    struct stat file;
+    struct statfs system;
+    return fstat(fd, &file) == 0 && file.st_dev == place->device && file.st_ino == place->inode &&
+           S_ISREG(file.st_mode) && file.st_nlink == 0 && file.st_size == (off_t)TPV_LOCAL_BYTES &&
+           fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
+}
+
+bool tpv_local_segment_open(tpv_local_peer_t *peer, const tpv_local_place_t *place, tpv_local_segment_t *segment,
                             const char **why) {
     char path[64];
     *segment = (tpv_local_segment_t){.fd = -1};
-    int object = look_at(peer, fd);
+    int object = look_at(peer, place->fd);
     *why = "its descriptors cannot be seen";
     if (object < 0) return false;
     *why = "its shared memory is not where it says";
-    if (looks_right(object)) {
+    if (looks_right(object, place)) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", object);
         *why = "its shared memory cannot be opened";
         segment->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -87,7 +96,7 @@ bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *id, t
     /* Only a memfd has seals. */
     int seals = fcntl(segment->fd, F_GET_SEALS);
     *why = "its shared memory is not in order";
-    if (seals >= 0 && (seals & F_SEAL_SHRINK) && map(segment) && good(segment, id)) return true;
+    if (seals >= 0 && (seals & F_SEAL_SHRINK) && map(segment) && good(segment, place->id)) return true;
     tpv_local_segment_close(segment);
     return false;
 }

@@ -97,9 +97,20 @@ typedef struct {
 /* Make one, all open, with a fresh id. False with errno. */
 bool tpv_local_segment_make(tpv_local_segment_t *segment);
 
-/* Open the memfd that `peer` has as `fd` and check that it is the segment with `id`, which also proves that the peer is
- * who sent that. What cannot be a segment is never opened. *why: what is wrong, for a log line, when false. */
-bool tpv_local_segment_open(tpv_local_peer_t *peer, int fd, const uint8_t *id, tpv_local_segment_t *segment,
+/* Where the peer says that a segment is. Descriptors' numbers are used again, the file's too in time, the id never. */
+typedef struct {
+    uint64_t device, inode; /* of the memfd, see stat(2) */
+    int32_t fd;             /* among the peer's descriptors */
+    uint8_t id[TPV_ID_BYTES];
+} tpv_local_place_t;
+
+/* Where the segment lies that this process made. False with errno. */
+bool tpv_local_segment_place(const tpv_local_segment_t *segment, tpv_local_place_t *place);
+
+/* Open the memfd that `peer` says is at `place` and check that it is the segment with the id, which also proves that
+ * the peer is who sent that. Another file is never opened: that could have effects, and if it is another segment that
+ * this process holds, closing it again would end the hold. *why: what is wrong, for a log line, when false. */
+bool tpv_local_segment_open(tpv_local_peer_t *peer, const tpv_local_place_t *place, tpv_local_segment_t *segment,
                             const char **why);
 
 /* The two ends, for the following. */

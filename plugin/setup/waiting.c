@@ -56,7 +56,8 @@ static ncclResult_t become(waiting_t *comm) {
     if (result == ncclRemoteError) return fail_foreign(comm);
     if (result != ncclSuccess) return tpv_comm_fail(&comm->base, result, "the comm cannot be made");
     close_connections(comm);
-    return tpv_comm_become(&comm->base, comm->made);
+    tpv_comm_become(&comm->base, comm->made);
+    return ncclSuccess;
 }
 
 /* The peer may take any time until it calls accept; that its host is alive is for keepalive to find out. */

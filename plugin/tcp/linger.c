@@ -22,14 +22,16 @@ typedef struct lingering {
 /* Under the setup lock. */
 static lingering_t *list;
 
+/* Calls in a row; a peer can send without end. */
+#define RECVS_MAX 64
+
 /* Whether it may be closed: all is delivered, or nobody is there any more. */
 static bool settled(int fd) {
     char notices[1024];
-    ssize_t got;
-    do
+    ssize_t got = 1;
+    for (int i = 0; i < RECVS_MAX && (got > 0 || (got < 0 && errno == EINTR)); i++)
         got = recv(fd, notices, sizeof notices, MSG_DONTWAIT);
-    while (got > 0 || (got < 0 && errno == EINTR));
-    if (got == 0 || errno != EAGAIN) return true;
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return true;
     int undelivered = 0;
     return ioctl(fd, SIOCOUTQ, &undelivered) != 0 || undelivered == 0;
 }

@@ -42,6 +42,7 @@
 #define CHECK_INTERVAL_NS TPV_NS_PER_SECOND
 /* Before the first notice, one is looked for after so many bytes: the receiver keeps what it has not asked for. */
 #define LISTEN_BYTES ((size_t)1 << 20)
+#define NOTICES_A_TURN 64
 
 typedef struct {
     tpv_request_t base;
@@ -304,10 +305,10 @@ static void check_stall(sender_t *comm, int64_t now) {
     }
 }
 
-/* Take the notices that have come. */
+/* Take the notices that have come, so many in one turn; a peer can send without end. */
 static void listen_to_receiver(sender_t *comm) {
     comm->listened_at = atomic_load_explicit(&comm->written, memory_order_relaxed);
-    while (!tpv_comm_failed(&comm->base.base)) {
+    for (int i = 0; i < NOTICES_A_TURN && !tpv_comm_failed(&comm->base.base); i++) {
         char *into = (char *)&comm->notice + comm->notice_bytes;
         ssize_t got = recv(comm->base.lanes[0].fd, into, sizeof comm->notice - comm->notice_bytes, MSG_DONTWAIT);
         if (got < 0 && errno == EINTR) continue;

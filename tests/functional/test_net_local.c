@@ -715,23 +715,28 @@ static void forged_words_do_not_reach_the_sender(void **state) {
 
 /* ---- what lies at the descriptor that a peer names ---- */
 
-/* A stranger's offer, by hand: docs/plugin.md. The descriptor is one of this process. */
-static void make_offer(const char *handle, int trap, char *greeting) {
+/* Bytes of a greeting with the offer of the same-host transport. */
+#define GREETING_BYTES 140
+
+/* A stranger's offer, by hand: docs/plugin.md. The descriptor is one of this process; `file` is what it says of it. */
+static void make_offer(const char *handle, int trap, const struct stat *file, char *greeting) {
     struct stat space;
     assert_int_equal(stat("/proc/self/ns/pid", &space), 0);
-    uint64_t namespace = space.st_ino, nonce_address = (uintptr_t)greeting;
+    uint64_t namespace = space.st_ino, nonce_address = (uintptr_t)greeting, device = file->st_dev, inode = file->st_ino;
     uint32_t pid = (uint32_t)getpid();
     int32_t fd = trap;
-    memset(greeting, 0, 124);
-    memcpy(greeting, "TPVHELLO\3\0\114\0\1", 13);
+    memset(greeting, 0, GREETING_BYTES);
+    memcpy(greeting, "TPVHELLO\3\0\134\0\1", 13);
     memcpy(greeting + 16, handle + 16, 16);
     greeting[48] = 2;  /* the same-host transport */
-    greeting[50] = 72; /* bytes */
+    greeting[50] = 88; /* bytes */
     memcpy(greeting + 52, handle + 72, 16);
     memcpy(greeting + 68, &namespace, 8);
     memcpy(greeting + 76, &pid, 4);
     memcpy(greeting + 80, &fd, 4);
     memcpy(greeting + 84, &nonce_address, 8);
+    memcpy(greeting + 124, &device, 8);
+    memcpy(greeting + 132, &inode, 8);
 }
 
 static int connect_plain(const char *handle) {
@@ -745,10 +750,38 @@ static int connect_plain(const char *handle) {
     return fd;
 }
 
+/* Whether another process, the parent, holds the segment as its sender. */
+static int see_holder(void *segment) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = TPV_LOCAL_SENDER, .l_len = 1};
+    CHILD_CHECK(fcntl(*(const int *)segment, F_GETLK, &lock) == 0);
+    CHILD_CHECK(lock.l_type != F_UNLCK && lock.l_pid == getppid());
+    return 0;
+}
+
+/* The listener declines what is offered. */
+static void offer_and_be_declined(int trap, const struct stat *file, const char *why) {
+    char handle[NCCL_NET_HANDLE_MAXSIZE], greeting[GREETING_BYTES], byte;
+    void *listener = NULL, *comm = NULL;
+    net_log_clear();
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    make_offer(handle, trap, file, greeting);
+    int fd = connect_plain(handle);
+    assert_int_equal(send(fd, greeting, sizeof greeting, 0), sizeof greeting);
+    for (int64_t deadline = tpv_deadline_in(20); recv(fd, &byte, 1, MSG_DONTWAIT) != 0;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
+        assert_null(comm);
+    }
+    assert_int_equal(net_log_count(why), 1);
+    close(fd);
+    net.closeListen(listener);
+}
+
 /* A file of just the right size, and one that is a FIFO, on which an open tells as well. */
 static void only_shared_memory_is_ever_opened(void **state) {
     (void)state;
-    char folder[] = "/dev/shm/tpview-test-XXXXXX", path[64], handle[NCCL_NET_HANDLE_MAXSIZE], greeting[124], event[512];
+    char folder[] = "/dev/shm/tpview-test-XXXXXX", path[64], event[512];
+    struct stat file;
     assert_non_null(mkdtemp(folder));
     for (int fifo = 0; fifo < 2; fifo++) {
         snprintf(path, sizeof path, "%s/%s", folder, fifo ? "fifo" : "file");
@@ -758,28 +791,55 @@ static void only_shared_memory_is_ever_opened(void **state) {
         if (!fifo) assert_int_equal(ftruncate(trap, (off_t)TPV_LOCAL_BYTES), 0);
         int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
         assert_true(inotify_add_watch(watch, path, IN_OPEN) >= 0);
-        void *listener = NULL, *comm = NULL;
-        char byte;
-        net_log_clear();
-        assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
-        make_offer(handle, trap, greeting);
-        int fd = connect_plain(handle);
-        assert_int_equal(send(fd, greeting, sizeof greeting, 0), sizeof greeting);
-        for (int64_t deadline = tpv_deadline_in(10); recv(fd, &byte, 1, MSG_DONTWAIT) != 0;) {
-            assert_false(tpv_deadline_passed(deadline));
-            assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
-            assert_null(comm);
-        }
-        assert_int_equal(net_log_count("its shared memory is not where it says"), 1);
+        assert_int_equal(fstat(trap, &file), 0);
+        offer_and_be_declined(trap, &file, "its shared memory is not where it says");
         assert_int_equal(read(watch, event, sizeof event), -1);
         assert_int_equal(errno, EAGAIN);
-        close(fd);
-        net.closeListen(listener);
         close(watch);
         close(trap);
         unlink(path);
     }
     rmdir(folder);
+}
+
+/* The descriptor of the segment that this process made; -1: none. */
+static int find_segment(void) {
+    char path[64], name[64];
+    int found = -1;
+    for (int fd = 3; fd < 256 && found < 0; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, name, sizeof name - 1);
+        name[length > 0 ? length : 0] = '\0';
+        if (strncmp(name, "/memfd:tpview-net", 17) == 0) found = fd;
+    }
+    return found;
+}
+
+static void go_on(void *comm) {
+    (void)comm;
+}
+
+/* A descriptor's number that was another segment's, and now is that of one whose sender this process is. */
+static void another_comms_segment_stays_held(void **state) {
+    (void)state;
+    scene_t scene = {.fate = go_on};
+    struct stat file, other;
+    void *comm, *request;
+    char told, out[64] = "held";
+    pid_t peer = begin_scene(&scene, &comm);
+    child_read(scene.from_peer[0], &told, 1);
+    assert_int_equal(net_isend(&net, comm, out, sizeof out, &request), ncclSuccess);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
+    int segment = find_segment();
+    assert_true(segment >= 0 && fstat(segment, &file) == 0);
+    other = file;
+    other.st_ino++;
+    offer_and_be_declined(segment, &other, "its shared memory is not where it says");
+    other = file;
+    other.st_dev++;
+    offer_and_be_declined(segment, &other, "its shared memory is not where it says");
+    assert_int_equal(child_wait(child_start(see_holder, &segment), 20), 0);
+    end_scene(&scene, peer, comm);
 }
 
 /* ---- memory of unusual kinds and sizes ---- */
@@ -1035,19 +1095,6 @@ static void a_comm_moves_more_than_4_gib_through_shared_memory(void **state) {
 
 /* ---- descriptors that are used again ---- */
 
-/* The descriptor of the segment that this process made; -1: none. */
-static int find_segment(void) {
-    char path[64], name[64];
-    int found = -1;
-    for (int fd = 3; fd < 256 && found < 0; fd++) {
-        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        ssize_t length = readlink(path, name, sizeof name - 1);
-        name[length > 0 ? length : 0] = '\0';
-        if (strncmp(name, "/memfd:tpview-net", 17) == 0) found = fd;
-    }
-    return found;
-}
-
 static void *connect_to(char *handle) {
     void *comm = NULL;
     for (int64_t deadline = tpv_deadline_in(10); !comm;) {
@@ -1124,6 +1171,7 @@ int main(void) {
         cmocka_unit_test(forged_words_do_not_reach_the_sender),
         cmocka_unit_test(a_forged_word_is_the_peers_fault),
         cmocka_unit_test(only_shared_memory_is_ever_opened),
+        cmocka_unit_test(another_comms_segment_stays_held),
         cmocka_unit_test(memory_that_cannot_be_read_is_copied),
         cmocka_unit_test(every_slice_of_a_message_is_in_its_place),
         cmocka_unit_test(a_main_thread_that_ends_is_no_dead_process),

@@ -8,6 +8,10 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -529,11 +533,66 @@ static void lingering_ends_with_the_peer_timeout(void **state) {
     free(big);
 }
 
+/* A thread that sends notices faster than they can be read, for 30 s at most. */
+typedef struct {
+    int fd;
+    _Atomic bool flows, stop, gave_up;
+} flood_t;
+
+static void *send_notices(void *argument) {
+    enum { NOTICES = 8192 };
+    flood_t *flood = argument;
+    static char notices[16 * NOTICES];
+    for (size_t i = 0; i < NOTICES; i++)
+        put_notice(notices + 16 * i, 7, 1);
+    size_t at = 0;
+    for (int64_t deadline = tpv_deadline_in(30); !flood->stop && !flood->gave_up;) {
+        ssize_t sent = send(flood->fd, notices + at, sizeof notices - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent > 0) at = (at + (size_t)sent) % sizeof notices;
+        if (sent < 0 && errno == EAGAIN) flood->flows = true;
+        if (sent < 0 && errno != EAGAIN) break; /* closed */
+        if (tpv_deadline_passed(deadline)) flood->gave_up = true;
+    }
+    return NULL;
+}
+
+/* Neither a send nor a close waits for the end of what a peer says. */
+static void a_flood_of_notices_holds_nobody(void **state) {
+    (void)state;
+    enum { BIG = 1 << 20 };
+    char *big = calloc(1, BIG), handle[NCCL_NET_HANDLE_MAXSIZE];
+    flood_t flood = {0};
+    pthread_t thread;
+    void *comm = connect_by_hand(&flood.fd), *request = NULL, *listener = NULL;
+    assert_int_equal(net_isend(&net, comm, big, BIG, &request), ncclSuccess);
+    assert_int_equal(pthread_create(&thread, NULL, send_notices, &flood), 0);
+    while (!flood.flows && !flood.gave_up)
+        sched_yield();
+    for (int i = 0; i < 1000; i++)
+        assert_null(isend_once(comm, 8, ncclSuccess));
+    int descriptors = net_open_descriptors();
+    net.closeSend(comm);
+    assert_int_equal(net_open_descriptors(), descriptors);
+    assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+    net.closeListen(listener);
+    flood.stop = true;
+    pthread_join(thread, NULL);
+    assert_false(flood.gave_up);
+    close(flood.fd);
+    /* The end of what lingers is for the next caller to see. */
+    for (int64_t deadline = tpv_deadline_in(30); net_open_descriptors() >= descriptors - 1;) {
+        assert_false(tpv_deadline_passed(deadline));
+        assert_int_equal(net_listen(&net, 0, handle, &listener), ncclSuccess);
+        net.closeListen(listener);
+    }
+    free(big);
+}
+
 static void damaged_notices_are_the_peers_fault(void **state) {
     (void)state;
     enum { TOO_MANY = 300 };
-    static char notices[4][16 * TOO_MANY];
-    int counts[] = {1, 1, 2, TOO_MANY};
+    static char notices[5][16 * TOO_MANY];
+    int counts[] = {1, 1, 2, TOO_MANY, 1};
     put_notice(notices[0], 1, 1);
     notices[0][0] = 'X';
     put_notice(notices[1], 1, UINT64_MAX);
@@ -541,7 +600,8 @@ static void damaged_notices_are_the_peers_fault(void **state) {
     put_notice(notices[2] + 16, 1, 1);
     for (int i = 0; i < TOO_MANY; i++)
         put_notice(notices[3] + 16 * i, i, 1);
-    for (int i = 0; i < 4; i++) {
+    put_notice(notices[4], 1, 0);
+    for (int i = 0; i < 5; i++) {
         int fd;
         void *comm = connect_by_hand(&fd), *request = NULL;
         net_log_clear();
@@ -577,6 +637,7 @@ int main(void) {
         cmocka_unit_test(early_messages_have_a_limit),
         cmocka_unit_test(notices_let_other_tags_go),
         cmocka_unit_test(lingering_ends_with_the_peer_timeout),
+        cmocka_unit_test(a_flood_of_notices_holds_nobody),
         cmocka_unit_test(damaged_notices_are_the_peers_fault),
         cmocka_unit_test(a_wrong_welcome_is_the_peers_fault),
     };
