@@ -27,7 +27,7 @@ static lingering_t *list;
 
 /* Whether it may be closed: all is delivered, or nobody is there any more. */
 static bool settled(int fd) {
-    char notices[1024];
+    char notices[256];
     ssize_t got = 1;
     for (int i = 0; i < RECVS_MAX && (got > 0 || (got < 0 && errno == EINTR)); i++)
         got = recv(fd, notices, sizeof notices, MSG_DONTWAIT);
