@@ -106,7 +106,7 @@ class Service:
 def leases(build: Path, environ: dict[str, str]) -> list[dict]:
     """The live leases of the namespace, as `tpview leases --json` gives them."""
     done = subprocess.run([str(build / "bin" / "tpview"), "leases", "--json"], env=environ, capture_output=True,
-                          text=True, timeout=30)
+                          text=True, timeout=300)
     if done.returncode:
         raise ServiceError(f"tpview leases failed with exit code {done.returncode}: {done.stderr.strip()}")
     return json.loads(done.stdout)["leases"]

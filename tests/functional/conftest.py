@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from checkpoints.models import MODELS, with_layers  # noqa: E402
 from checkpoints.tensors import tensors_of  # noqa: E402
 from checkpoints.writer import write_checkpoint  # noqa: E402
 from models import write_tiny  # noqa: E402
-from outcomes import wait_for  # noqa: E402
+from outcomes import LIMIT_S, wait_for  # noqa: E402
 from rank import Control, Rank  # noqa: E402
 
 # Under nohup or in the background of a script these are ignored, and would be in every program that is started here.
@@ -29,7 +30,9 @@ for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)  # ignored by us, but not by who comes out of an exec
 
-LIMIT_S = 180  # no command here takes longer; beyond it, something hangs
+# Settings of whoever runs the tests are none of theirs.
+for _name in [name for name in os.environ if name.startswith(("TPVIEW_", "NCCL_"))]:
+    del os.environ[_name]
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +166,7 @@ def check_view() -> Callable[..., subprocess.CompletedProcess]:
     return run
 
 
-def fetch_command(source, out, *, artifact="qwen3", tp_size=2, tp_rank=0, deadline=20) -> list:
+def fetch_command(source, out, *, artifact="qwen3", tp_size=2, tp_rank=0, deadline=LIMIT_S - 10) -> list:
     return ["fetch", "--source", source, "--artifact", artifact, "--tp-size", tp_size, "--tp-rank", tp_rank, "--out", out,
             "--deadline", deadline]
 
@@ -178,17 +181,31 @@ def large(tmp_path_factory):
 
 
 @pytest.fixture
-def in_mid_fetch(start_tpview, leases):
-    """in_mid_fetch(source, artifact, out, deadline): a running fetch in small chunks of which some bytes have moved."""
+def stop_in_mid_fetch(leases) -> Callable[..., None]:
+    """stop_in_mid_fetch(process, share): run a fetch in steps until more than this share of its bytes has moved, and not all,
+    however fast the machine is, and leave it stopped: SIGCONT or a signal that ends it is next."""
+
+    def run(process: subprocess.Popen, share: float = 0) -> None:
+        def moving():
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)
+            assert process.poll() is None, process.communicate()
+            return any(share * lease["bytes_total"] < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
+
+        wait_for(moving, LIMIT_S, "the middle of the fetch")
+
+    return run
+
+
+@pytest.fixture
+def in_mid_fetch(start_tpview, stop_in_mid_fetch):
+    """in_mid_fetch(source, out, deadline): a running fetch in small chunks of which some bytes have moved."""
 
     def start(source, out, deadline: float) -> subprocess.Popen:
         process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "4K")
-
-        def moving():
-            assert process.poll() is None, process.communicate()
-            return any(0 < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
-
-        wait_for(moving, 30, "the fetch's first bytes")
+        stop_in_mid_fetch(process)
+        process.send_signal(signal.SIGCONT)
         return process
 
     return start

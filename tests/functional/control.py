@@ -4,9 +4,13 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from outcomes import LIMIT_S
 
 
-def connect(address: str, *, source: str | None = None, timeout: float = 20) -> socket.socket:
+def connect(address: str, *, source: str | None = None, timeout: float = LIMIT_S) -> socket.socket:
     """A connection to "unix:PATH" or "HOST:PORT", from the local address `source`."""
     if address.startswith("unix:"):
         connection = socket.socket(socket.AF_UNIX)
@@ -62,6 +66,14 @@ def whole_tensor(index: dict, name: str) -> dict:
     dtype, shape = index["tensors"][name]
     return {"format": "tpview-view-1",
             "outputs": [{"name": name, "dtype": dtype, "shape": shape, "pieces": [{"tensor": name, "sizes": shape}]}]}
+
+
+@contextmanager
+def port_of_nobody(host: str = "127.0.0.1") -> Iterator[int]:
+    """A TCP port that refuses connections: it is taken, so that nobody else gets it, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        yield taken.getsockname()[1]
 
 
 def handle(host: str, port: int) -> str:

@@ -5,6 +5,10 @@ import time
 from contextlib import contextmanager
 
 
+LIMIT_S = 300  # nothing here takes longer, on a loaded machine either; beyond it, something hangs
+NEVER_S = 100_000  # a deadline that plays no part: whoever waits for it hangs
+
+
 def failed(done: subprocess.CompletedProcess, *words: str) -> None:
     """Exit code 1 and exactly one line on stderr, with these words in it."""
     assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)

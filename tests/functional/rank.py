@@ -8,10 +8,11 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from outcomes import LIMIT_S
+
 GREETING = struct.Struct("<IHHHHIQ16s")
 TRAILER = struct.Struct("<IHHQQQ")
 HANDLE_BYTES = 128
-LIMIT_S = 30
 
 
 class Control(http.client.HTTPConnection):

@@ -21,7 +21,7 @@ def token_file(tmp_path):
 
 def get(address: str, path: str, token: str | None = None) -> tuple[int, bytes]:
     host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=20)
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=LIMIT_S)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         answer = connection.getresponse()
@@ -77,7 +77,7 @@ def test_control_api_answers_strangers_with_an_error(tiny, start_service):
     assert status == 200 and json.loads(body)
     for body in (b"", b"{", b"[]", b"{}", b"\x00" * 100, b'{"artifact": 3}', b"[" * 100000, b"x" * (32 << 20)):
         host, _, port = service.tcp.rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT_S)
         try:
             connection.request("POST", "/v1/fetch", body, {"Content-Type": "application/json"})
             assert 400 <= connection.getresponse().status < 500

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import fetch_command
+from conftest import LIMIT_S, fetch_command
 
 CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
 
@@ -13,7 +13,7 @@ CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-p
 @pytest.fixture(autouse=True)
 def containers():
     try:
-        subprocess.run([*CONTAINER, "true"], check=True, capture_output=True, timeout=20)
+        subprocess.run([*CONTAINER, "true"], check=True, capture_output=True, timeout=LIMIT_S)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no pid namespace can be made here: {getattr(error, 'stderr', error)}")
 
@@ -22,7 +22,7 @@ def end(container, how) -> None:
     """End it with everything in it; its first process is the one child of unshare."""
     pid = int(open(f"/proc/{container.process.process.pid}/task/{container.process.process.pid}/children").read())
     os.kill(pid, how)
-    container.process.process.wait(30)
+    container.process.process.wait(LIMIT_S)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "common/child.h"
 
-#define LIMIT_S 30
+#define LIMIT_S 60
 
 static char folder[64];
 

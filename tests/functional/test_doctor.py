@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from outcomes import wait_for
+from outcomes import LIMIT_S, wait_for
 
 EXPORT_ACTIVE_ONE = 1 << 32  # src/lifecycle/words.h
 
@@ -60,10 +60,10 @@ def test_a_service_at_work(tiny, start_service, tpview, doctor, table):
     service = start_service(f"qwen3@1={tiny('qwen3')}")
     assert tpview("fetch", "--source", service.source, "--artifact", "qwen3", "--tp-size", 2, "--tp-rank", 0,
                   "--null").returncode == 0
+    wait_for(lambda: doctor()[1]["table"]["counters"]["leases_ended"] == 1, LIMIT_S, "the end of the lease")
     code, report = doctor()
     assert code == 0
     assert report["table"]["path"] == str(table)
-    assert report["table"]["counters"]["leases_ended"] == 1
     assert all(holder["alive"] for holder in report["table"]["processes"])
     text = tpview("doctor")
     assert text.returncode == 0 and "nothing is wrong" in text.stdout and str(table) in text.stdout
@@ -71,11 +71,11 @@ def test_a_service_at_work(tiny, start_service, tpview, doctor, table):
 
 def test_killed_service(large, start_service, in_mid_fetch, doctor, tmp_path):
     service = start_service(f"large@1={large}")
-    rank = in_mid_fetch(service.source, tmp_path / "view", deadline=30)
+    rank = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
     pid = service.process.process.pid
     service.process.process.send_signal(signal.SIGKILL)
     service.process.process.wait()
-    rank.communicate(timeout=30)
+    rank.communicate(timeout=LIMIT_S)
     for _ in range(2):  # looking alone changes nothing
         code, report = doctor()
         assert code == 1 and kinds(report) == ["dead_process"]
@@ -109,10 +109,10 @@ def first_export_with(table: Path, word_of) -> None:
 def test_broken_invariant(large, start_service, in_mid_fetch, tpview, doctor, table, tmp_path, damage, says):
     """A dead service's table, so that nobody puts it right meanwhile."""
     service = start_service(f"large@1={large}")
-    rank = in_mid_fetch(service.source, tmp_path / "view", deadline=30)
+    rank = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
     rank.kill()
     rank.wait()
-    wait_for(lambda: not any(doctor()[1]["table"]["leases"].values()), 10, "the end of the lease")
+    wait_for(lambda: not any(doctor()[1]["table"]["leases"].values()), LIMIT_S, "the end of the lease")
     service.process.process.send_signal(signal.SIGKILL)
     service.process.process.wait()
     first_export_with(table, damage)

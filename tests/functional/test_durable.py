@@ -21,7 +21,7 @@ def watched(build, tpview, tiny, start_service, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("how", [(), ("--workers", 0), ("--shared", "--ttl", 1)], ids=["workers", "no workers", "shared"])
+@pytest.mark.parametrize("how", [(), ("--workers", 0), ("--shared",)], ids=["workers", "no workers", "shared"])
 def test_bytes_then_name_then_folder(watched, tiny, check_view, tmp_path, how):
     done, steps = watched("--out", tmp_path / "view", *how)
     assert done.returncode == 0, done.stderr

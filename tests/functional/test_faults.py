@@ -8,14 +8,15 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from conftest import LIMIT_S, fetch_command
+from control import port_of_nobody
 from models import write_tiny
-from outcomes import failed, wait_for, within
+from outcomes import NEVER_S, failed, wait_for, within
 
-LOADED_S = 300  # what a whole fetch in small chunks may take on a loaded machine
-SLACK_S = 5  # what a loaded machine may take beyond a deadline
+SLACK_S = 60  # what a loaded machine may take beyond a deadline
 
 
 def nothing_left(folder) -> bool:
@@ -67,12 +68,9 @@ def test_quantisation_block_that_would_be_cut(start_service, tpview, tmp_path):
 
 
 def test_nobody_there(tpview, sockets, tmp_path):
-    with within(10):
-        failed(tpview(*fetch_command(f"unix:{sockets}/nobody.sock", tmp_path / "view")), "nobody.sock")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with within(10):
-        failed(tpview(*fetch_command(f"127.0.0.1:{port}", tmp_path / "view")), str(port))
+    failed(tpview(*fetch_command(f"unix:{sockets}/nobody.sock", tmp_path / "view", deadline=NEVER_S)), "nobody.sock")
+    with port_of_nobody() as port:
+        failed(tpview(*fetch_command(f"127.0.0.1:{port}", tmp_path / "view", deadline=NEVER_S)), str(port))
     assert nothing_left(tmp_path)
 
 
@@ -88,7 +86,7 @@ def test_silent_source(tpview, sockets, tmp_path, kind):
         server = socket.create_server(("127.0.0.1", 0))
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with server, within(2 + SLACK_S):
-        failed(tpview(*fetch_command(address, tmp_path / "view", deadline=2)), address.removeprefix("unix:"))
+        failed(tpview(*fetch_command(address, tmp_path / "view", deadline=2)), address.removeprefix("unix:"), "deadline")
     assert nothing_left(tmp_path)
 
 
@@ -104,20 +102,15 @@ def test_source_that_talks_nonsense(tpview, tmp_path, answer):
         def serve():
             server.settimeout(0.1)
             while not stop.is_set():
-                try:
+                with suppress(OSError):
                     connection, _ = server.accept()
-                except TimeoutError:
-                    continue
-                with connection:
-                    connection.settimeout(5)
-                    connection.recv(65536)
-                    connection.sendall(answer)
-                    connection.shutdown(socket.SHUT_WR)
-                    try:
+                    with connection:
+                        connection.settimeout(LIMIT_S)
+                        connection.recv(65536)
+                        connection.sendall(answer)
+                        connection.shutdown(socket.SHUT_WR)
                         while connection.recv(65536):
                             pass
-                    except OSError:
-                        pass
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -144,34 +137,36 @@ def test_stopped_service(tiny, start_service, tpview, tmp_path):
 
 def test_source_is_killed(large, start_service, in_mid_fetch, tmp_path):
     service = start_service(f"large@1={large}")
-    process = in_mid_fetch(service.source, tmp_path / "view", deadline=30)
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=NEVER_S)
     service.process.process.send_signal(signal.SIGKILL)
-    with within(10):
-        failed(finished(process))
+    failed(finished(process))
     assert nothing_left(tmp_path)
 
 
 def test_source_is_stopped(large, start_service, in_mid_fetch, tmp_path):
     service = start_service(f"large@1={large}")
-    with within(8 + 2 * SLACK_S):
-        process = in_mid_fetch(service.source, tmp_path / "view", deadline=8)
+    with within(20 + SLACK_S):
+        process = in_mid_fetch(service.source, tmp_path / "view", deadline=20)
         service.process.process.send_signal(signal.SIGSTOP)
         failed(finished(process), "deadline")
     assert nothing_left(tmp_path)
 
 
 def test_deadline_is_that_of_all_steps_together(large, start_service, start_tpview, leases, tmp_path):
-    """The source stands still while it is asked for the manifest, goes on, and stands still again in mid-fetch."""
+    """The source stands still while it is asked for the manifest, goes on, stands still again in mid-fetch, and goes on when
+    the time that was left for that is over, though it is less than the deadline."""
     service = start_service(f"large@1={large}")
     service.process.process.send_signal(signal.SIGSTOP)
-    with within(4 + 1.5):
-        process = start_tpview(*fetch_command(service.source, tmp_path / "view", artifact="large", tp_size=1, deadline=4),
-                               "--chunk", "4K")
-        time.sleep(2.5)
-        service.process.process.send_signal(signal.SIGCONT)
-        wait_for(lambda: leases() or process.poll() is not None, 10, "the fetch's lease")
-        service.process.process.send_signal(signal.SIGSTOP)
-        failed(finished(process), "deadline")
+    process = start_tpview(*fetch_command(service.source, tmp_path / "view", artifact="large", tp_size=1, deadline=4),
+                           "--chunk", "4K")
+    begin = time.monotonic()
+    time.sleep(2.5)  # the pause itself
+    service.process.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: leases() or process.poll() is not None, LIMIT_S, "the fetch's lease")
+    service.process.process.send_signal(signal.SIGSTOP)
+    time.sleep(max(0, begin + 4.5 - time.monotonic()))
+    service.process.process.send_signal(signal.SIGCONT)
+    failed(finished(process), "deadline")
     assert nothing_left(tmp_path)
 
 
@@ -193,9 +188,9 @@ def test_rank_is_ended(large, tiny, start_service, in_mid_fetch, leases, tpview,
     service = start_service(f"large@1={large}", f"qwen3@1={tiny('qwen3')}")
     process = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
     process.send_signal(how)
-    process.communicate(timeout=10)
+    process.communicate(timeout=LIMIT_S)
     assert process.returncode != 0
-    wait_for(lambda: leases() == [], 30, "the end of the lease")
+    wait_for(lambda: leases() == [], LIMIT_S, "the end of the lease")
     assert not (tmp_path / "view").exists()
     assert how == signal.SIGKILL or nothing_left(tmp_path)
     done = tpview(*fetch_command(service.source, tmp_path / "after"))
@@ -203,12 +198,12 @@ def test_rank_is_ended(large, tiny, start_service, in_mid_fetch, leases, tpview,
 
 
 def test_service_is_asked_to_end_and_lets_a_fetch_finish(large, start_service, in_mid_fetch, check_view, tmp_path):
-    service = start_service(f"large@1={large}", "--drain", LOADED_S)
-    process = in_mid_fetch(service.source, tmp_path / "view", deadline=LOADED_S)
+    service = start_service(f"large@1={large}", "--drain", NEVER_S)
+    process = in_mid_fetch(service.source, tmp_path / "view", deadline=NEVER_S)
     service.process.process.send_signal(signal.SIGTERM)
-    done = finished(process, LOADED_S)
+    done = finished(process)
     assert done.returncode == 0, done.stderr
-    assert service.process.process.wait(timeout=10) == 0
+    assert service.process.process.wait(LIMIT_S) == 0
     assert check_view(large, 1, 0, tmp_path / "view").returncode == 0
 
 
@@ -217,7 +212,7 @@ def test_service_is_asked_to_end_and_refuses_what_is_left(large, start_service, 
     service = start_service(f"large@1={large}", "--drain", 0.2)
     process = in_mid_fetch(service.source, tmp_path / "view", deadline=LIMIT_S)
     process.send_signal(signal.SIGSTOP)
-    assert service.process.stop(timeout=20) == 0
+    assert service.process.stop(LIMIT_S) == 0
     assert leases() == []
     process.send_signal(signal.SIGCONT)
     failed(finished(process), "shutting down")
@@ -289,9 +284,9 @@ def test_end_of_an_idle_service(tiny, start_service, tpview, sockets, tmp_path):
 
     service = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", sockets / "x.sock")
     assert tpview(*fetch_command(service.source, tmp_path / "view")).returncode == 0
-    wait_for(lambda: not table()["leases"], 10, "the end of the lease")
+    wait_for(lambda: not table()["leases"], LIMIT_S, "the end of the lease")
     assert table()["exports"] == {"ready": 1}
-    assert service.process.stop(timeout=10) == 0
+    assert service.process.stop(LIMIT_S) == 0
     assert not (sockets / "x.sock").exists()
     assert table() == {"exports": {}, "leases": {}, "processes": []}
 

@@ -23,6 +23,7 @@
 
 #define GUARD 64
 #define DIRT 0xa5
+#define LIMIT_S 60 /* on a loaded machine too */
 #define OK(call)                                                                                                       \
     do {                                                                                                               \
         if ((call) != TPV_OK) fail_msg("%s: %s", #call, tpv_error_message());                                          \
@@ -107,7 +108,7 @@ static void fetch_right(host_t *host, const tpv_fetch_options_t *options, bool c
 static void dirty_memory_is_written_whole(void **state) {
     (void)state;
     host_t *host = start(UINT64_C(64) << 20);
-    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096}, false);
+    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = LIMIT_S, .chunk_bytes = 4096}, false);
     end(host);
 }
 
@@ -182,7 +183,8 @@ static void a_slow_sink_gets_everything(void **state) {
         slow_sink_t slow = {.sink = {.kind = &kind}};
         tpv_fetch_result_t result;
         const tpv_fetch_options_t options = {.chunk_bytes = chunk, .workers = 3};
-        OK(tpv_fetch_into(host->source, host->remote, host->view, &options, tpv_deadline_in(30), &slow.sink, &result));
+        OK(tpv_fetch_into(host->source, host->remote, host->view, &options, tpv_deadline_in(LIMIT_S), &slow.sink,
+                          &result));
         assert_int_equal(slow.at_finish, tpv_view_stats(host->view).bytes);
     }
     end(host);
@@ -193,12 +195,14 @@ static void tensors_of_an_engine(void **state) {
     static const int32_t workers[] = {0, TPV_WORKERS_NONE, 1, 5};
     for (size_t i = 0; i < sizeof workers / sizeof *workers; i++) {
         host_t *host = start(UINT64_C(64) << 20);
-        fetch_scattered(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096, .workers = workers[i]});
-        fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4097, .workers = workers[i]}, false);
+        fetch_scattered(host,
+                        &(tpv_fetch_options_t){.deadline_s = LIMIT_S, .chunk_bytes = 4096, .workers = workers[i]});
+        fetch_right(host, &(tpv_fetch_options_t){.deadline_s = LIMIT_S, .chunk_bytes = 4097, .workers = workers[i]},
+                    false);
         end(host);
     }
     host_t *host = start(4096); /* by whole tensors */
-    fetch_scattered(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096});
+    fetch_scattered(host, &(tpv_fetch_options_t){.deadline_s = LIMIT_S, .chunk_bytes = 4096});
     end(host);
 }
 
@@ -207,7 +211,7 @@ static void tensors_that_cannot_be(void **state) {
     host_t *host = start(UINT64_C(64) << 20);
     uint8_t *memory = malloc(64 << 10);
     tpv_fetch_result_t result;
-    const tpv_fetch_options_t options = {.deadline_s = 30};
+    const tpv_fetch_options_t options = {.deadline_s = LIMIT_S};
     const struct {
         tpv_destination_t second;
         const char *word;
@@ -229,7 +233,7 @@ static void tensors_that_cannot_be(void **state) {
 static void dirty_memory_is_written_whole_by_whole_tensors(void **state) {
     (void)state;
     host_t *host = start(4096);
-    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096}, true);
+    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = LIMIT_S, .chunk_bytes = 4096}, true);
     end(host);
 }
 
@@ -247,7 +251,7 @@ static void the_end_is_acknowledged(void **state) {
     for (int whole_tensors = 0; whole_tensors < 2; whole_tensors++) {
         host_t *host = start(whole_tensors ? 4096 : UINT64_C(64) << 20);
         fetch_right(host, &(tpv_fetch_options_t){.chunk_bytes = 4096}, whole_tensors);
-        for (int64_t until = tpv_deadline_in(20); count_leases() > 0; usleep(1000))
+        for (int64_t until = tpv_deadline_in(LIMIT_S); count_leases() > 0; usleep(1000))
             assert_false(tpv_deadline_passed(until));
         end(host);
     }
@@ -267,9 +271,9 @@ static void what_is_cancelled_is_told_to_the_source(void **state) {
     tpv_fetch_options_t options = {.chunk_bytes = 4096, .progress = stop_at_once};
     assert_int_equal(tpv_fetch(host->source, host->remote, host->view, &options, memory, &result), TPV_ERR_CANCELLED);
     free(memory);
-    for (int64_t until = tpv_deadline_in(20); count_leases() > 0; usleep(1000))
+    for (int64_t until = tpv_deadline_in(LIMIT_S); count_leases() > 0; usleep(1000))
         assert_false(tpv_deadline_passed(until));
-    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = 30, .chunk_bytes = 4096}, false);
+    fetch_right(host, &(tpv_fetch_options_t){.deadline_s = LIMIT_S, .chunk_bytes = 4096}, false);
     end(host);
 }
 

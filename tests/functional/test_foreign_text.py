@@ -22,7 +22,7 @@ def lines_of(service) -> list[str]:
 def test_a_host_name_from_the_wire(tiny, start_toy_service, start_rank, tpview):
     """It stands in the lease table and in the log, in one line of each."""
     service = start_toy_service(f"qwen3@1={tiny('qwen3')}", env={"TPVIEW_DEBUG": "INFO"})
-    rank = start_rank(service, host=EVIL, deadline_s=50)
+    rank = start_rank(service, host=EVIL, deadline_s=LIMIT_S)
     next(rank.chunks())
     table = tpview("leases").stdout
     assert SHOWN in table and len(table.splitlines()) == 2
@@ -31,17 +31,18 @@ def test_a_host_name_from_the_wire(tiny, start_toy_service, start_rank, tpview):
     answer = rank.control.__class__(service.source).call("GET", "/v1/leases")[1]
     assert answer["leases"][0]["host"] == SHOWN
     rank.close()
-    wait_for(lambda: SHOWN in service.process.said(), 10, "the log line of the fetch's end")
+    wait_for(lambda: SHOWN in service.process.said(), LIMIT_S, "the log line of the fetch's end")
     for line in lines_of(service):
         assert LOG_LINE.fullmatch(line), line
 
 
 def test_log_lines_as_json(tiny, start_toy_service, start_rank, control):
     service = start_toy_service(f"qwen3@1={tiny('qwen3')}", env={"TPVIEW_DEBUG": "INFO", "TPVIEW_LOG_FORMAT": "json"})
-    rank = start_rank(service, host='a "quoted\\" host', deadline_s=50)
+    rank = start_rank(service, host='a "quoted\\" host', deadline_s=LIMIT_S)
+    rank.accept()
     assert control(service).call("GET", "/no%0awhere%22")[0] == 404
     rank.close()
-    wait_for(lambda: "quoted" in service.process.said(), 10, "the log line of the fetch's end")
+    wait_for(lambda: "quoted" in service.process.said(), LIMIT_S, "the log line of the fetch's end")
     entries = [json.loads(line) for line in lines_of(service)]
     assert {tuple(entry) for entry in entries} == {("time", "level", "pid", "message")}
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"]) for entry in entries)

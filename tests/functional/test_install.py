@@ -19,7 +19,7 @@ def stage(build, tmp_path_factory):
     """The root of an installation with PREFIX=/usr."""
     folder = tmp_path_factory.mktemp("stage")
     done = subprocess.run(["make", "-C", str(ROOT), f"B={build}", f"DESTDIR={folder}", "PREFIX=/usr", "install"],
-                          capture_output=True, text=True, timeout=600)
+                          capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

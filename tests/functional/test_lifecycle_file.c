@@ -239,7 +239,7 @@ static int in_a_small_folder(void *unused) {
 
 static void a_full_folder(void **state) {
     (void)state;
-    int result = child_wait(child_start(in_a_small_folder, NULL), 30);
+    int result = child_wait(child_start(in_a_small_folder, NULL), 60);
     if (result == 77) skip(); /* mounting needs rights */
     assert_int_equal(result, 0);
 }

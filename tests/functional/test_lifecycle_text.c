@@ -38,7 +38,7 @@ static void strangers_text_is_shown_clean(void **state) {
                                    .remote_pid = 1,
                                    .tp_size = 1};
     OK(tpv_table_open(NULL, TPV_OPEN_CREATE, &table));
-    OK(tpv_export_acquire(table, &key, tpv_deadline_in(10), &export, &role));
+    OK(tpv_export_acquire(table, &key, tpv_deadline_in(60), &export, &role));
     OK(tpv_export_publish(table, export, 1, 3600 * TPV_NS_PER_SECOND));
     OK(tpv_lease_begin(table, export, &request, &lease));
     OK(tpv_leases_read(NULL, &leases, &count));

@@ -5,7 +5,7 @@ import json
 import signal
 
 import pytest
-from outcomes import wait_for
+from outcomes import LIMIT_S, wait_for
 
 LONG = 12  # more than there are threads of any kind at the service
 
@@ -56,7 +56,7 @@ def ask(control):
         for connection, body in zip(connections, bodies, strict=True):
             connection.request("POST", "/v1/fetch", body)
         count = control(service).metric
-        wait_for(lambda: count("fetches_active") + count("requests_refused_total") >= len(bodies), 60, "the long specs to be read")
+        wait_for(lambda: count("fetches_active") + count("requests_refused_total") >= len(bodies), LIMIT_S, "the long specs to be read")
         return connections
 
     return start
@@ -71,7 +71,7 @@ def test_long_specs_keep_nobody_waiting(serve, long_request, ask, start_rank, co
     long = ask(service, *LONG * [long_request(service, good=False)])
     for _ in range(3 * LONG):
         assert control(service).call("GET", "/healthz")[0] == 200
-    rank = start_rank(service, tp_size=2, deadline_s=50)
+    rank = start_rank(service, tp_size=2, deadline_s=LIMIT_S)
     assert rank.receive()
     assert rank.outcome()[0] == 200
     rank.acknowledge()
@@ -89,7 +89,7 @@ def test_long_specs_whose_clients_are_gone_are_not_compiled(serve, long_request,
     for connection in long:
         connection.close()
     compiled = count("fetches_started_total")
-    wait_for(lambda: count("fetches_active") == 0, 60, "the end of all")
+    wait_for(lambda: count("fetches_active") == 0, LIMIT_S, "the end of all")
     assert count("fetches_started_total") <= compiled + 1
 
 
@@ -115,7 +115,7 @@ def test_a_service_that_ends_compiles_no_queued_specs(serve, long_request, ask, 
             answers.append(connection.answer())
         except (http.client.HTTPException, OSError):  # the service was gone before it could say so
             continue
-    assert service.process.process.wait(60) == 0
+    assert service.process.process.wait(LIMIT_S) == 0
     assert sum(map(is_found_out, answers)) <= found_out + 2, answers
     for status, answer in answers:
         assert is_found_out((status, answer)) or "shutting down" in answer["error"]["message"], answer

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 
 import pytest
 from conftest import LIMIT_S
@@ -129,9 +128,7 @@ def answer(done: subprocess.CompletedProcess, code: int, words: list[str], place
 @pytest.mark.parametrize("line, code, words", TPVIEW, ids=[line or "nothing" for line, _, _ in TPVIEW])
 def test_tpview(tpview, places, line, code, words):
     command = with_places(line, places).split()
-    start = time.monotonic()
     told = answer(tpview(*command), code, words, places)
-    assert time.monotonic() - start < 10
     if not command:
         return
     assert len(told.splitlines()) == 1 and told.startswith("tpview: "), told

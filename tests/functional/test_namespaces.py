@@ -2,11 +2,10 @@
 
 import os
 import subprocess
-import time
 
 import pytest
 from conftest import LIMIT_S
-from outcomes import failed
+from outcomes import failed, wait_for
 
 # Each host's first interface, which leads nowhere: a cable between two ends of its own.
 ASIDE = ("10.211.8.1", "10.211.9.1")
@@ -15,15 +14,13 @@ TOKEN = "a-token-of-this-test"
 
 
 def ip(*arguments: str) -> str:
-    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=20).stdout
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout
 
 
 def wait_for_carrier(name: str) -> None:
     """The kernel tells an interface's carrier up to a second after both ends are up."""
-    deadline = time.monotonic() + 20
-    while "LOWER_UP" not in (shown := ip("-n", name, "link", "show", "veth0")) or "NO-CARRIER" in shown:
-        assert time.monotonic() < deadline, shown
-        time.sleep(0.02)
+    wait_for(lambda: "LOWER_UP" in (shown := ip("-n", name, "link", "show", "veth0")) and "NO-CARRIER" not in shown, LIMIT_S,
+             f"the carrier of {name}")
 
 
 @pytest.fixture
@@ -58,7 +55,7 @@ def hosts():
         yield names
     finally:
         for name in made:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=20)
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=LIMIT_S)
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
@@ -95,22 +92,22 @@ def test_the_interface_that_reaches_the_source_carries_the_data(hosts, tiny, sta
 
     done = fetch(NCCL_SOCKET_IFNAME="aside0")
     failed(done, ASIDE[1], rank, "NCCL_SOCKET_IFNAME")
-    assert "aside0" in service.process.said()
+    wait_for(lambda: "aside0" in service.process.said(), LIMIT_S, "the log line of what failed")
     done = fetch()
     assert done.returncode == 0, done.stderr
     assert check_view(tiny("qwen3"), 4, 3, tmp_path / "view").returncode == 0
-    assert "device veth0" in service.process.said()
+    wait_for(lambda: "device veth0" in service.process.said(), LIMIT_S, "the log line of the device")
 
 
 def test_cable_is_pulled_before_the_fetch(hosts, tiny, start_service, tpview, tmp_path):
-    """Packets vanish without an answer: the deadline ends the wait."""
+    """Packets vanish without an answer: the deadline ends the wait, long before the kernel gives up."""
     (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text(TOKEN)
     service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", f"{ADDRESSES['IPv4'][0]}:0", "--token-file",
                             tmp_path / "token", prefix=("ip", "netns", "exec", hosts[0]))
     ip("-n", hosts[0], "link", "set", "veth0", "down")
     done = tpview("fetch", "--source", service.tcp, "--artifact", "qwen3", "--tp-size", 4, "--tp-rank", 3, "--out",
-                  tmp_path / "view", "--token-file", tmp_path / "token", "--deadline", 3, limit=15,
+                  tmp_path / "view", "--token-file", tmp_path / "token", "--deadline", 3, limit=60,
                   prefix=("ip", "netns", "exec", hosts[1]))
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert list(tmp_path.glob("view*")) == []

@@ -15,7 +15,7 @@
 #include "base/process.h"
 #include "common/child.h"
 
-#define LIMIT_S 30
+#define LIMIT_S 60
 #define CANNOT_HIDE 77
 #define SOMEBODY 65534
 

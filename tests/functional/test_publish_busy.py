@@ -39,4 +39,4 @@ def test_one_at_a_time_and_none_beyond_the_end(tiny, endless, start_service, con
     service.process.process.send_signal(signal.SIGTERM)
     status, answer = long.answer()
     assert status >= 400 and "error" in answer, answer
-    assert service.process.process.wait(timeout=10) == 0
+    assert service.process.process.wait(LIMIT_S) == 0

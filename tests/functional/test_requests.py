@@ -5,7 +5,7 @@ import json
 import secrets
 
 import pytest
-from outcomes import wait_for
+from outcomes import LIMIT_S, wait_for
 from rank import Rank
 
 ID = 32 * "0"
@@ -25,12 +25,12 @@ def good(service, start_rank, control) -> dict:
         def request(self, method, path, body, headers):
             sent.append(json.loads(body))
 
-    rank = start_rank(service, deadline_s=50)
+    rank = start_rank(service, deadline_s=LIMIT_S)
     list(rank.chunks())
     assert rank.outcome()[0] == 200
     rank.acknowledge()
-    wait_for(lambda: control(service).metric("fetches_active") == 0, 10, "the end of the fetch")
-    recorded = Rank(Recorder(), rank.artifact_id, rank.view, deadline_s=50)
+    wait_for(lambda: control(service).metric("fetches_active") == 0, LIMIT_S, "the end of the fetch")
+    recorded = Rank(Recorder(), rank.artifact_id, rank.view, deadline_s=LIMIT_S)
     for listener in recorded.listeners:
         listener.close()
     return sent[0]
@@ -93,7 +93,7 @@ def test_a_deadline_that_passes_before_the_first_byte_is_told_as_one(service, go
     request = changed(changed(good, "view.outputs", outputs), "deadline_ms", 1)
     status, answer = control(service).call("POST", "/v1/fetch", json.dumps(request))
     assert answer["error"]["status"] == "deadline", answer
-    wait_for(lambda: control(service).metric("fetches_active") == 0, 10, "the end of the fetch")
+    wait_for(lambda: control(service).metric("fetches_active") == 0, LIMIT_S, "the end of the fetch")
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", '"text"', "{}x", "\0", "\x80", 100_000 * "["],
@@ -125,7 +125,7 @@ def test_a_rank_that_is_not_there(service, good, control, leases):
     _, answer = control(service).call("POST", "/v1/fetch", json.dumps({**good, "fetch_id": secrets.token_hex(16)}))
     assert answer["error"]["status"] in ("peer", "net"), answer
     assert control(service).metric('fetches_finished_total{status="ok"}') == 1
-    assert leases() == []
+    wait_for(lambda: leases() == [], LIMIT_S, "the end of the lease")
 
 
 @pytest.mark.parametrize("artifact", [3, None, "", "m", "m@2", "m@2=", "@2=/tmp", "m@=/tmp", "m m@2=/tmp", "m@2/3=/tmp",

@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-from conftest import fetch_command
-from control import call, error, fetch_request, handle, manifest, whole_tensor
+from conftest import LIMIT_S, fetch_command
+from control import call, error, fetch_request, handle, manifest, port_of_nobody, whole_tensor
 
 RANK, ADMIN = "token-of-a-rank", "token-of-an-administrator"
 
@@ -65,13 +65,13 @@ def test_nobody_publishes_without_a_token(tiny, start_service, tmp_path):
 # ---- publishing over TCP ---------------------------------------------------------------------------------------------
 
 
-def test_only_below_a_root(tiny, start_service, tokens, tmp_path):
+def test_only_below_a_root(tiny, start_service, tokens, sockets, tmp_path):
     """Whether something is there or not shows only below a root; links and dots lead nowhere else."""
     root, other = tmp_path / "models", tmp_path / "models-of-others"
     for folder in (root, other):
         shutil.copytree(tiny("qwen3"), folder / "m")
     (root / "link").symlink_to(other / "m")
-    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0", "--unix", tmp_path / "x.sock", *tokens,
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0", "--unix", sockets / "x.sock", *tokens,
                             "--publish-root", root)
 
     def publish(where, folder, version: str, token=ADMIN):
@@ -95,7 +95,7 @@ def test_no_root_no_publishing(tiny, start_service, tokens):
     assert answer[0] == 403 and "--publish-root" in error(answer)
 
 
-def test_errors_quote_no_file(tiny, start_service, tokens, tmp_path):
+def test_errors_quote_no_file(tiny, start_service, tokens, sockets, tmp_path):
     """Not a byte of it, as text or as a number; the log has the reason, and so has a client of the Unix socket."""
     secret = b"SECRET-1"
     root = tmp_path / "models"
@@ -108,7 +108,7 @@ def test_errors_quote_no_file(tiny, start_service, tokens, tmp_path):
     (root / "folder").mkdir()
     (root / "folder" / "config.json").write_bytes(b'{"model_type": "' + secret)
     (root / "folder" / "model.safetensors").write_bytes(files["header"])
-    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0", "--unix", tmp_path / "x.sock", *tokens,
+    service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0", "--unix", sockets / "x.sock", *tokens,
                             "--publish-root", root)
     told = set()
     for name in [*files, "folder"]:
@@ -128,7 +128,7 @@ def ask(service, index, address: str, port: int, **fields):
     """A fetch with its data to `address`; the answer and how long it took."""
     view = whole_tensor(index, "model.norm.weight")
     begin = time.monotonic()
-    answer = call(service.tcp, "POST", "/v1/fetch", fetch_request(index, view, [handle(address, port)], **fields), timeout=40)
+    answer = call(service.tcp, "POST", "/v1/fetch", fetch_request(index, view, [handle(address, port)], **fields), timeout=LIMIT_S)
     return answer, time.monotonic() - begin
 
 
@@ -172,9 +172,8 @@ def test_ports_of_third_hosts_look_alike(tiny, start_service):
             connection.close()
 
     with socket.create_server(("127.0.0.2", 0)) as silent, socket.create_server(("127.0.0.2", 0)) as talking, \
-            socket.create_server(("127.0.0.2", 0)) as closed:
-        ports = [server.getsockname()[1] for server in (silent, talking, closed)]
-        closed.close()
+            port_of_nobody("127.0.0.2") as closed:
+        ports = [silent.getsockname()[1], talking.getsockname()[1], closed]
         thread = threading.Thread(target=talk, args=(talking, b"SSH-2.0-OpenSSH_9.2p1\r\n" + b"x" * 64), daemon=True)
         thread.start()
         results: dict[int, tuple] = {}
@@ -198,7 +197,6 @@ def test_own_address_is_told_at_once(tiny, start_service):
     """A rank that does not listen hears the reason, as it is about itself."""
     service = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0")
     index = manifest(service.tcp)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    answer, seconds = ask(service, index, "127.0.0.1", port)
+    with port_of_nobody() as port:
+        answer, seconds = ask(service, index, "127.0.0.1", port)
     assert answer[0] == 502 and str(port) in error(answer) and seconds < 9

@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import time
+import subprocess
 
 import pytest
-from conftest import LIMIT_S, fetch_command
-from outcomes import failed, wait_for, within
+from conftest import LIMIT_S
+from outcomes import NEVER_S
 
 
 @pytest.fixture
@@ -24,12 +24,10 @@ def command(out, *more, artifact="large", deadline=LIMIT_S - 20) -> list:
             "--json"]
 
 
-def in_the_middle(leases, process, low=0.2) -> None:
-    def moving():
-        assert process.poll() is None, process.communicate()
-        return any(low * lease["bytes_total"] < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
-
-    wait_for(moving, 60, "the middle of the fetch")
+def go_on(process: subprocess.Popen) -> tuple[str, str]:
+    """Its output and its errors, at its end."""
+    process.send_signal(signal.SIGCONT)
+    return process.communicate(timeout=LIMIT_S)
 
 
 def shares(result: dict) -> list:
@@ -37,12 +35,12 @@ def shares(result: dict) -> list:
 
 
 @pytest.mark.parametrize("options", [(), ("--comms", 4, "--chunk", "64K")])
-def test_a_source_that_is_killed(large, two, start_tpview, leases, check_view, tmp_path, options):
+def test_a_source_that_is_killed(large, two, start_tpview, stop_in_mid_fetch, check_view, tmp_path, options):
     """The other one gives the rest: right bytes, and hardly one of them twice."""
     process = start_tpview(*command(tmp_path / "view", *sources(*two), *options))
-    in_the_middle(leases, process)
+    stop_in_mid_fetch(process, 0.2)
     two[0].process.process.kill()
-    output, errors = process.communicate(timeout=LIMIT_S)
+    output, errors = go_on(process)
     assert process.returncode == 0, errors
     result = json.loads(output)
     assert sum(shares(result)) == result["needed_bytes"] and min(shares(result)) > 0.1 * result["needed_bytes"], result
@@ -52,43 +50,40 @@ def test_a_source_that_is_killed(large, two, start_tpview, leases, check_view, t
     assert [file.name for file in tmp_path.glob("view*")] == ["view"]
 
 
-def test_a_source_that_stands_still(large, two, start_tpview, leases, check_view, tmp_path):
-    process = start_tpview(*command(tmp_path / "view", *sources(*two)), env={"TPVIEW_SOURCE_TIMEOUT": "1"})
-    in_the_middle(leases, process)
+def test_a_source_that_stands_still(large, two, start_tpview, stop_in_mid_fetch, check_view, tmp_path):
+    process = start_tpview(*command(tmp_path / "view", *sources(*two)), env={"TPVIEW_SOURCE_TIMEOUT": "10"})
+    stop_in_mid_fetch(process, 0.2)
     os.kill(two[0].process.process.pid, signal.SIGSTOP)
     try:
-        output, errors = process.communicate(timeout=LIMIT_S)
+        output, errors = go_on(process)
     finally:
         os.kill(two[0].process.process.pid, signal.SIGCONT)
     assert process.returncode == 0, errors
-    assert min(shares(json.loads(output))) > 0 and "no byte came for 1 s" in errors
+    assert min(shares(json.loads(output))) > 0 and "no byte came for 10 s" in errors
     assert check_view(large, 1, 0, tmp_path / "view").returncode == 0
 
 
-def test_nobody_is_left(two, start_tpview, leases, tmp_path):
-    process = start_tpview(*command(tmp_path / "view", *sources(*two)))
-    in_the_middle(leases, process)
+def test_nobody_is_left(two, start_tpview, stop_in_mid_fetch, tmp_path):
+    process = start_tpview(*command(tmp_path / "view", *sources(*two), deadline=NEVER_S))
+    stop_in_mid_fetch(process, 0.2)
     for service in two:
         service.process.process.kill()
-    with within(10):
-        output, errors = process.communicate(timeout=LIMIT_S)
+    output, errors = go_on(process)
     assert process.returncode == 1 and json.loads(output)["error"]["status"] == "peer"
     assert all(service.source in errors for service in two) and len(errors.splitlines()) == 1
     assert not list(tmp_path.glob("view*"))
 
 
-def test_a_service_that_starts_again(large, start_service, start_tpview, leases, check_view, sockets, tmp_path):
+def test_a_service_that_starts_again(large, start_service, start_tpview, stop_in_mid_fetch, check_view, sockets, tmp_path):
     """The only one, at the same address: what came stays, and the fetch goes on there when it is back in time."""
     path = sockets / "again.sock"
     first = start_service(f"large@1={large}", "--unix", path)
     process = start_tpview(*command(tmp_path / "view", *sources(first)))
-    in_the_middle(leases, process)
-    os.kill(process.pid, signal.SIGSTOP)
+    stop_in_mid_fetch(process, 0.2)
     first.process.process.kill()
     first.process.process.wait()
     start_service(f"large@1={large}", "--unix", path)
-    os.kill(process.pid, signal.SIGCONT)
-    output, errors = process.communicate(timeout=LIMIT_S)
+    output, errors = go_on(process)
     assert process.returncode == 0, errors
     result = json.loads(output)
     assert result["sources"][0]["attempts"] == 2 and result["wire_bytes"] <= 1.02 * result["needed_bytes"]
@@ -116,12 +111,12 @@ def test_another_version_is_never_taken(tiny, start_service, tpview, start_tpvie
     assert done.returncode == 0 and json.loads(done.stdout)["artifact_id"] != first
 
 
-def test_a_version_that_only_the_lost_source_had(large, tiny, start_service, start_tpview, leases, tmp_path):
+def test_a_version_that_only_the_lost_source_had(large, tiny, start_service, start_tpview, stop_in_mid_fetch, tmp_path):
     one, other = start_service(f"large@1={large}"), start_service(f"large@1={tiny('qwen3')}")
     process = start_tpview(*command(tmp_path / "view", *sources(one, other)))
-    in_the_middle(leases, process)
+    stop_in_mid_fetch(process, 0.2)
     one.process.process.kill()
-    output, errors = process.communicate(timeout=LIMIT_S)
+    _, errors = go_on(process)
     assert process.returncode == 1 and "no artifact with artifact_id" in errors and one.source in errors
     assert not list(tmp_path.glob("view*"))
 

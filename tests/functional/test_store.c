@@ -88,7 +88,7 @@ static tpv_view_t *columns(const tpv_entry_t *entry, unsigned column) {
 static tpv_stored_t *use(const room_t *room, int version, unsigned column, bool *reused) {
     tpv_stored_t *stored = NULL;
     tpv_entry_t *entry = room->entry[version - 1];
-    OK(tpv_store_acquire(room->store, entry, columns(entry, column), tpv_deadline_in(10), &stored, reused));
+    OK(tpv_store_acquire(room->store, entry, columns(entry, column), tpv_deadline_in(60), &stored, reused));
     return stored;
 }
 
@@ -229,7 +229,7 @@ typedef struct {
 static void *ask(void *argument) {
     asker_t *asker = argument;
     pthread_barrier_wait(asker->barrier);
-    asker->status = tpv_store_acquire(asker->room->store, asker->room->entry[0], asker->view, tpv_deadline_in(10),
+    asker->status = tpv_store_acquire(asker->room->store, asker->room->entry[0], asker->view, tpv_deadline_in(60),
                                       &asker->stored, &asker->reused);
     return NULL;
 }

@@ -15,7 +15,7 @@ from certificates import EXPIRED, NEW_KEY, NOT_YET, Authority, Certificate, open
 from conftest import LIMIT_S, fetch_command
 from control import connect
 from models import write_many
-from outcomes import failed, wait_for, within
+from outcomes import NEVER_S, failed, wait_for
 
 HERE = "subjectAltName=IP:127.0.0.1,DNS:localhost"
 ABSENT = "/nonexistent/tpview"
@@ -67,7 +67,7 @@ def ask(context):
             if certificate:
                 context.load_cert_chain(certificate.pem, certificate.key)
             if connection is None:
-                connection = http.client.HTTPSConnection(*place(service), timeout=20, context=context)
+                connection = http.client.HTTPSConnection(*place(service), timeout=LIMIT_S, context=context)
                 opened.callback(connection.close)
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -140,7 +140,7 @@ def test_python(start_tls, authority, client, build, monkeypatch, tmp_path):
     service = start_tls("--tls-client-ca", authority.pem)
     with package.connect(service.tcp, tls_ca=authority.pem, tls_cert=client.pem, tls_key=client.key) as source:
         plan = source.plan("qwen3", package.Layout.tp(rank=0, size=2))
-        with source.fetch(plan, deadline=20) as job:
+        with source.fetch(plan, deadline=LIMIT_S) as job:
             assert job.wait().needed_bytes == plan.bytes
     with pytest.raises(package.PermissionDenied, match="no authority"):
         package.connect(service.tcp)
@@ -191,17 +191,15 @@ def test_other_authorities_are_not_trusted(start_tls, stranger, tpview):
 
 def test_plain_to_tls_and_tls_to_plain(tiny, start_service, start_tls, authority, tpview):
     service = start_tls()
-    with within(10):
-        failed(tpview("ls", "--source", service.tcp.removeprefix("https://")), "https://")
+    failed(tpview("ls", "--source", service.tcp.removeprefix("https://")), "https://")
     plain = start_service(f"qwen3@1={tiny('qwen3')}", "--listen", "127.0.0.1:0")
-    with within(10):
-        failed(tpview("ls", "--source", f"https://{plain.tcp}", "--tls-ca", authority.pem), "does not speak TLS",
-               "leave out https://", "--tls-cert")
+    failed(tpview("ls", "--source", f"https://{plain.tcp}", "--tls-ca", authority.pem), "does not speak TLS",
+           "leave out https://", "--tls-cert")
 
 
 def test_who_says_nothing_ends_with_the_deadline(authority, tpview):
     """A port that takes connections and never answers the handshake."""
-    with socket.create_server(("127.0.0.1", 0)) as silent, within(20):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"https://127.0.0.1:{silent.getsockname()[1]}"
         failed(tpview("ls", "--source", address, "--tls-ca", authority.pem, "--deadline", 0.5), "deadline", address)
 
@@ -251,10 +249,10 @@ def test_old_versions_are_refused(start_tls, context):
     service = start_tls()
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with pytest.raises(ssl.SSLError, match="closed|EOF"), socket.create_connection(place(service), 20) as plain:
+    with pytest.raises(ssl.SSLError, match="closed|EOF"), socket.create_connection(place(service), LIMIT_S) as plain:
         context.wrap_socket(plain, server_hostname="127.0.0.1")
     context.maximum_version = context.minimum_version = ssl.TLSVersion.TLSv1_2
-    with socket.create_connection(place(service), 20) as plain:
+    with socket.create_connection(place(service), LIMIT_S) as plain:
         assert context.wrap_socket(plain, server_hostname="127.0.0.1").version() == "TLSv1.2"
 
 
@@ -364,25 +362,24 @@ def test_long_requests_and_answers(start_service, server, authority, ask, tpview
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00", b"GET"], ids=["nothing", "half a hello", "no TLS"])
 def test_a_handshake_that_does_not_end_is_closed(start_tls, said):
     service = start_tls("--idle-timeout", 0.5)
-    with connect(service.tcp.removeprefix("https://")) as connection, within(20):
-        connection.sendall(said)
-        with contextlib.suppress(ConnectionResetError):
+    with connect(service.tcp.removeprefix("https://")) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(said)
             while connection.recv(4096):  # an alert may come first
                 pass
 
 
 def test_handshakes_that_do_not_end_keep_nobody_out(start_tls, ask):
-    service = start_tls()
+    service = start_tls("--idle-timeout", NEVER_S)
     with contextlib.ExitStack() as slow:
         for _ in range(500):
             slow.enter_context(connect(service.tcp.removeprefix("https://"))).sendall(b"\x16\x03\x01\x02\x00")
-        with within(10):
-            assert ask(service, "/healthz")[0] == 200
+        assert ask(service, "/healthz")[0] == 200
 
 
 def test_connections_that_idle_are_closed(start_tls, context):
-    service = start_tls("--idle-timeout", 0.5)
-    with socket.create_connection(place(service), 20) as plain, within(20):
+    service = start_tls("--idle-timeout", 8)
+    with socket.create_connection(place(service), LIMIT_S) as plain:
         connection = context.wrap_socket(plain, server_hostname="127.0.0.1")
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
@@ -391,17 +388,13 @@ def test_connections_that_idle_are_closed(start_tls, context):
 
 
 @pytest.fixture
-def start_fetch(authority, start_tpview, leases):
+def start_fetch(authority, start_tpview, stop_in_mid_fetch):
     """start_fetch(service, out): a running fetch over TLS of which some bytes have moved."""
     def start(service, out):
-        process = start_tpview(*fetch_command(service.tcp, out, artifact="large", tp_size=1, deadline=100), "--chunk", "4K",
-                               "--tls-ca", authority.pem)
-
-        def moving():
-            assert process.poll() is None, process.communicate()
-            return any(0 < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
-
-        wait_for(moving, 30, "the fetch's first bytes")
+        process = start_tpview(*fetch_command(service.tcp, out, artifact="large", tp_size=1, deadline=NEVER_S), "--chunk",
+                               "4K", "--tls-ca", authority.pem)
+        stop_in_mid_fetch(process)
+        process.send_signal(signal.SIGCONT)
         return process
 
     return start
@@ -411,15 +404,14 @@ def start_fetch(authority, start_tpview, leases):
 def test_a_rank_that_dies_holds_no_lease(large, start_service, server, start_fetch, leases, tmp_path, number):
     service = start_service(f"large@1={large}", "--listen", "127.0.0.1:0", *server.server())
     start_fetch(service, tmp_path / "view").send_signal(number)
-    wait_for(lambda: not leases(), 10, "the end of the lease")
+    wait_for(lambda: not leases(), LIMIT_S, "the end of the lease")
 
 
 def test_a_service_that_dies_is_told(large, start_service, server, start_fetch, tmp_path):
     service = start_service(f"large@1={large}", "--listen", "127.0.0.1:0", *server.server())
     process = start_fetch(service, tmp_path / "view")
     service.process.process.kill()
-    with within(20):
-        _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1 and service.tcp in errors, errors
 
 

@@ -30,7 +30,6 @@ typedef struct {
     double *rates; /* GB/s, one for each lease */
     size_t count;
     double rate; /* of all together */
-    int64_t taken_ns;
 } look_t;
 
 static void drop_look(look_t *look) {
@@ -39,21 +38,22 @@ static void drop_look(look_t *look) {
     *look = (look_t){0};
 }
 
-static double rate_of(const tpv_lease_info_t *lease, const look_t *before, int64_t now) {
+/* A lease's age goes with its bytes; a look as a whole takes any time. */
+static double rate_of(const tpv_lease_info_t *lease, const look_t *before) {
     uint64_t bytes = lease->bytes_done;
     double seconds = lease->age_s;
     for (size_t i = 0; i < before->count; i++) {
         if (strcmp(before->leases[i].lease_id, lease->lease_id) != 0) continue;
         uint64_t then = before->leases[i].bytes_done;
         bytes = bytes > then ? bytes - then : 0;
-        seconds = (double)(now - before->taken_ns) / (double)TPV_NS_PER_SECOND;
+        seconds -= before->leases[i].age_s;
         break;
     }
     return seconds > 0 ? (double)bytes / 1e9 / seconds : 0;
 }
 
 static tpv_status_t take_look(const look_t *before, look_t *look) {
-    *look = (look_t){.taken_ns = tpv_clock_ns()};
+    *look = (look_t){0};
     TPV_TRY(tpv_leases_read(NULL, &look->leases, &look->count));
     look->rates = calloc(look->count + 1, sizeof *look->rates);
     if (!look->rates) {
@@ -61,7 +61,7 @@ static tpv_status_t take_look(const look_t *before, look_t *look) {
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the rates of leases");
     }
     for (size_t i = 0; i < look->count; i++) {
-        look->rates[i] = rate_of(&look->leases[i], before, look->taken_ns);
+        look->rates[i] = rate_of(&look->leases[i], before);
         look->rate += look->rates[i];
     }
     return TPV_OK;
