@@ -185,10 +185,10 @@ def stop_in_mid_fetch(leases) -> Callable[..., None]:
     """stop_in_mid_fetch(process, share): run a fetch in steps until more than this share of its bytes has moved, and not all,
     however fast the machine is, and leave it stopped: SIGCONT or a signal that ends it is next."""
 
-    def run(process: subprocess.Popen, share: float = 0) -> None:
+    def run(process: subprocess.Popen, share: float = 0, step_s: float = 0.05) -> None:
         def moving():
             process.send_signal(signal.SIGCONT)
-            time.sleep(0.01)
+            time.sleep(step_s)
             process.send_signal(signal.SIGSTOP)
             assert process.poll() is None, process.communicate()
             return any(share * lease["bytes_total"] < lease["bytes_done"] < lease["bytes_total"] for lease in leases())
@@ -203,7 +203,7 @@ def in_mid_fetch(start_tpview, stop_in_mid_fetch):
     """in_mid_fetch(source, out, deadline): a running fetch in small chunks of which some bytes have moved."""
 
     def start(source, out, deadline: float) -> subprocess.Popen:
-        process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "4K")
+        process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "16K")
         stop_in_mid_fetch(process)
         process.send_signal(signal.SIGCONT)
         return process

@@ -1,11 +1,12 @@
 """The main job: ranks fetch their views over a net plugin, and every byte is compared with an independent slicing."""
 
 import json
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import LIMIT_S
+from conftest import LIMIT_S, fetch_command
 from models import TINY, TINY_MOE
 from outcomes import NEVER_S, wait_for
 from safetensors import safe_open
@@ -121,14 +122,16 @@ def test_artifact_id_depends_on_values_and_not_on_files(start_service, fetch, tm
     assert ids["one"] == ids["split"] != ids["other"]
 
 
-def test_leases_end_with_the_fetch(large, start_service, in_mid_fetch, leases, tmp_path):
+def test_leases_end_with_the_fetch(large, start_service, start_tpview, stop_in_mid_fetch, leases, tmp_path):
     """Held from before the first byte, and given back by the time that nobody needs it."""
     service = start_service(f"large@1={large}")
     assert leases() == []
-    process = in_mid_fetch(service.source, tmp_path / "view.safetensors", deadline=NEVER_S)
+    process = start_tpview(*fetch_command(service.source, tmp_path / "view", artifact="large", tp_size=1, deadline=NEVER_S))
+    stop_in_mid_fetch(process, step_s=0.01)
     (lease,) = leases()
     assert (lease["artifact"], lease["state"], lease["tp_rank"], lease["tp_size"]) == ("large@1", "attached", 0, 1)
-    output, errors = process.communicate(timeout=LIMIT_S)
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors
     wait_for(lambda: leases() == [], LIMIT_S, "the end of the lease")
 

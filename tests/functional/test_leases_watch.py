@@ -6,16 +6,21 @@ import pty
 import select
 import signal
 import subprocess
+import time
 
 import pytest
-from conftest import LIMIT_S
+from conftest import LIMIT_S, fetch_command
 from outcomes import NEVER_S, wait_for
 
 
 @pytest.fixture
-def slow_fetch(large, start_service, in_mid_fetch, tmp_path):
+def slow_fetch(large, start_service, start_tpview, stop_in_mid_fetch, tmp_path):
+    """A fetch that has begun and is stopped."""
     service = start_service(f"large@1={large}")
-    return in_mid_fetch(service.source, tmp_path / "view", deadline=NEVER_S)
+    process = start_tpview(*fetch_command(service.source, tmp_path / "view", artifact="large", tp_size=1, deadline=NEVER_S),
+                           "--chunk", "4K")
+    stop_in_mid_fetch(process)
+    return process
 
 
 def lines_of(process: subprocess.Popen, count: int) -> list[str]:
@@ -37,18 +42,21 @@ def test_rate_is_that_between_two_looks(slow_fetch, start_tpview):
     watch = start_tpview("leases", "--watch=0.1", "--json")
     looks = []
     while len(looks) < 5:
-        found = json.loads(watch.stdout.readline())["leases"]
+        looks += json.loads(watch.stdout.readline())["leases"]
+        slow_fetch.send_signal(signal.SIGCONT)
+        time.sleep(0.05)  # some bytes move
+        slow_fetch.send_signal(signal.SIGSTOP)
         assert slow_fetch.poll() is None, slow_fetch.communicate()
-        looks += found
     for before, after in zip(looks, looks[1:]):
         rate = (after["bytes_done"] - before["bytes_done"]) / 1e9 / (after["age_s"] - before["age_s"])
         assert after["gb_per_s"] == pytest.approx(rate, rel=0.01)
     assert any(look["gb_per_s"] > 0 for look in looks[1:])
-    slow_fetch.send_signal(signal.SIGSTOP)  # nothing moves: the rate falls to 0 while the mean stays
-    try:
-        wait_for(lambda: [look["gb_per_s"] for look in json.loads(watch.stdout.readline())["leases"]] == [0], LIMIT_S, "a rate of 0")
-    finally:
-        slow_fetch.send_signal(signal.SIGCONT)
+
+    def rates() -> list[float]:
+        return [look["gb_per_s"] for look in json.loads(watch.stdout.readline())["leases"]]
+
+    # Nothing moves any more: the rate falls to 0 while the mean stays.
+    wait_for(lambda: rates() == [0], LIMIT_S, "a rate of 0")
 
 
 def test_single_look_tells_the_mean(slow_fetch, tpview):

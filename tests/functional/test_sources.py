@@ -38,7 +38,7 @@ def shares(result: dict) -> list:
 def test_a_source_that_is_killed(large, two, start_tpview, stop_in_mid_fetch, check_view, tmp_path, options):
     """The other one gives the rest: right bytes, and hardly one of them twice."""
     process = start_tpview(*command(tmp_path / "view", *sources(*two), *options))
-    stop_in_mid_fetch(process, 0.2)
+    stop_in_mid_fetch(process, 0.2, step_s=0.01)
     two[0].process.process.kill()
     output, errors = go_on(process)
     assert process.returncode == 0, errors
@@ -52,7 +52,7 @@ def test_a_source_that_is_killed(large, two, start_tpview, stop_in_mid_fetch, ch
 
 def test_a_source_that_stands_still(large, two, start_tpview, stop_in_mid_fetch, check_view, tmp_path):
     process = start_tpview(*command(tmp_path / "view", *sources(*two)), env={"TPVIEW_SOURCE_TIMEOUT": "10"})
-    stop_in_mid_fetch(process, 0.2)
+    stop_in_mid_fetch(process, 0.2, step_s=0.01)
     os.kill(two[0].process.process.pid, signal.SIGSTOP)
     try:
         output, errors = go_on(process)
@@ -65,7 +65,7 @@ def test_a_source_that_stands_still(large, two, start_tpview, stop_in_mid_fetch,
 
 def test_nobody_is_left(two, start_tpview, stop_in_mid_fetch, tmp_path):
     process = start_tpview(*command(tmp_path / "view", *sources(*two), deadline=NEVER_S))
-    stop_in_mid_fetch(process, 0.2)
+    stop_in_mid_fetch(process, 0.2, step_s=0.01)
     for service in two:
         service.process.process.kill()
     output, errors = go_on(process)
@@ -79,7 +79,7 @@ def test_a_service_that_starts_again(large, start_service, start_tpview, stop_in
     path = sockets / "again.sock"
     first = start_service(f"large@1={large}", "--unix", path)
     process = start_tpview(*command(tmp_path / "view", *sources(first)))
-    stop_in_mid_fetch(process, 0.2)
+    stop_in_mid_fetch(process, 0.2, step_s=0.01)
     first.process.process.kill()
     first.process.process.wait()
     start_service(f"large@1={large}", "--unix", path)
@@ -114,7 +114,7 @@ def test_another_version_is_never_taken(tiny, start_service, tpview, start_tpvie
 def test_a_version_that_only_the_lost_source_had(large, tiny, start_service, start_tpview, stop_in_mid_fetch, tmp_path):
     one, other = start_service(f"large@1={large}"), start_service(f"large@1={tiny('qwen3')}")
     process = start_tpview(*command(tmp_path / "view", *sources(one, other)))
-    stop_in_mid_fetch(process, 0.2)
+    stop_in_mid_fetch(process, 0.2, step_s=0.01)
     one.process.process.kill()
     _, errors = go_on(process)
     assert process.returncode == 1 and "no artifact with artifact_id" in errors and one.source in errors
