@@ -203,7 +203,7 @@ def in_mid_fetch(start_tpview, stop_in_mid_fetch):
     """in_mid_fetch(source, out, deadline): a running fetch in small chunks of which some bytes have moved."""
 
     def start(source, out, deadline: float) -> subprocess.Popen:
-        process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "16K")
+        process = start_tpview(*fetch_command(source, out, artifact="large", tp_size=1, deadline=deadline), "--chunk", "64K")
         stop_in_mid_fetch(process)
         process.send_signal(signal.SIGCONT)
         return process

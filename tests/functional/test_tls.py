@@ -392,7 +392,7 @@ def start_fetch(authority, start_tpview, stop_in_mid_fetch):
     """start_fetch(service, out): a running fetch over TLS of which some bytes have moved."""
     def start(service, out):
         process = start_tpview(*fetch_command(service.tcp, out, artifact="large", tp_size=1, deadline=NEVER_S), "--chunk",
-                               "16K", "--tls-ca", authority.pem)
+                               "64K", "--tls-ca", authority.pem)
         stop_in_mid_fetch(process)
         process.send_signal(signal.SIGCONT)
         return process
