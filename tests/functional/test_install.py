@@ -1,6 +1,7 @@
 """What make install puts beside the programs: manual pages, completion, pkg-config, systemd. All of it has to say what the
 programs say."""
 
+import fcntl
 import json
 import os
 import re
@@ -18,8 +19,11 @@ COMMANDS = ["ls", "plan", "fetch", "verify", "publish", "retire", "leases", "doc
 def stage(build, tmp_path_factory):
     """The root of an installation with PREFIX=/usr."""
     folder = tmp_path_factory.mktemp("stage")
-    done = subprocess.run(["make", "-C", str(ROOT), f"B={build}", f"DESTDIR={folder}", "PREFIX=/usr", "install"],
-                          capture_output=True, text=True, timeout=LIMIT_S)
+    # One after the other where tests run in several processes: it may make what is not there yet in the build folder.
+    with open(tmp_path_factory.getbasetemp().parent / "install.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["make", "-C", str(ROOT), f"B={build}", f"DESTDIR={folder}", "PREFIX=/usr", "install"],
+                              capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
