@@ -42,7 +42,7 @@ static tpv_status_t cut_even(const tpv_cutter_t *cutter, const tpv_tensor_t *ten
     return TPV_OK;
 }
 
-/* The weight of a stack of experts, which may be quantised. False when there is none, or none that is understood. */
+/* The weight of that name, which may be quantised. False when there is none of three axes, or none understood. */
 static bool find_stack(const tpv_cutter_t *cutter, const char *stack, tpv_tensor_t *weight) {
     static const char *const behind[] = {"", "_blocks"};
     for (size_t i = 0; i < sizeof behind / sizeof *behind; i++) {
@@ -52,11 +52,17 @@ static bool find_stack(const tpv_cutter_t *cutter, const char *stack, tpv_tensor
         const tpv_tensor_t *found = tpv_artifact_find(cutter->artifact, name);
         if (!found) continue;
         tpv_module_of(cutter->artifact, cutter->quant, name, &module);
-        *weight = module.stack ? module.weight : *found;
+        *weight = module.quantised ? module.weight : *found;
         weight->name = NULL;
-        return weight->dims == 3 && !(module.stack && *module.reason);
+        return weight->dims == 3 && !*module.reason;
     }
     return false;
+}
+
+/* Do the first `length` bytes of a name end with `word`? */
+static bool ends_with(const char *name, size_t length, const char *word) {
+    size_t own = strlen(word);
+    return length >= own && memcmp(name + length - own, word, own) == 0;
 }
 
 /*
@@ -66,14 +72,17 @@ static bool find_stack(const tpv_cutter_t *cutter, const char *stack, tpv_tensor
  */
 static tpv_status_t check_stack(const tpv_cutter_t *cutter, const tpv_tensor_t *tensor, int axis) {
     static const char *const stacks[] = {"gate_up_proj", "down_proj"};
+    static const char leaf[] = ".weight";
     size_t length = strlen(tensor->name);
+    bool has_leaf = ends_with(tensor->name, length, leaf);
+    if (has_leaf) length -= sizeof leaf - 1;
     for (size_t i = 0; tensor->dims == 3 && i < 2; i++) {
-        size_t own = strlen(stacks[i]);
-        if (length < own || strcmp(tensor->name + length - own, stacks[i]) != 0) continue;
+        if (!ends_with(tensor->name, length, stacks[i])) continue;
         char name[TPV_MAX_NAME + 16];
         tpv_tensor_t other;
         bool gate = i == 0;
-        snprintf(name, sizeof name, "%.*s%s", (int)(length - own), tensor->name, stacks[1 - i]);
+        snprintf(name, sizeof name, "%.*s%s%s", (int)(length - strlen(stacks[i])), tensor->name, stacks[1 - i],
+                 has_leaf ? leaf : "");
         if (!find_stack(cutter, name, &other)) return TPV_OK;
         uint64_t steps = tensor->shape[axis], others = other.shape[3 - axis];
         if (gate ? steps == 2 * others : 2 * steps == others) return TPV_OK;

@@ -182,6 +182,37 @@ def test_stacks_of_experts_in_either_order(build, tmp_path, hidden, inner, publi
             np.testing.assert_array_equal(tensors[name], expected, name)
 
 
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("published", [False, True])
+def test_stacks_of_experts_that_are_modules(build, tmp_path, published, quantised):
+    """NAME.weight with as many inputs as inner units: the shape of down_proj says nothing of its order."""
+    size, name = 64, "model.layers.0.mlp.experts"
+    rng = np.random.default_rng(10)
+    tensors = {}
+    for stack, rows in (("gate_up_proj", 2 * size), ("down_proj", size)):
+        shape = (2, size, rows) if published else (2, rows, size)
+        tensors[f"{name}.{stack}.weight"] = Stored("F8_E4M3", rng.integers(0, 127, shape).astype(np.uint8))
+        if quantised:
+            scale = rng.random((2, shape[1] // GROUP, shape[2] // GROUP), np.float32)
+            tensors[f"{name}.{stack}.weight_scale_inv"] = Stored("F32", scale)
+    (tmp_path / "model.safetensors").write_bytes(write_tensors(tensors))
+    (tmp_path / "config.json").write_text(json.dumps({
+        "model_type": "llama", "quantization_config": {"quant_method": "fp8", "weight_block_size": [GROUP, GROUP]}}))
+    plan = _plan(tmp_path, {"layers.*.mlp.experts.gate_up_proj": "packed_colwise",
+                            "layers.*.mlp.experts.down_proj": "rowwise"})
+    for rank, answer in enumerate(_cut(build, tmp_path, plan, 2)):
+        if published:
+            assert isinstance(answer, str), f"rank {rank} has a slice"
+            assert answer.startswith(f"{name}.down_proj.weight: axis 2 has 64 steps, which are not half the 64"), answer
+            continue
+        assert isinstance(answer, dict), answer
+        np.testing.assert_array_equal(answer[f"{name}.down_proj.weight"],
+                                      np.split(tensors[f"{name}.down_proj.weight"].data, 2, 2)[rank])
+        halves = np.split(tensors[f"{name}.gate_up_proj.weight"].data, 2, 1)
+        np.testing.assert_array_equal(answer[f"{name}.gate_up_proj.weight"],
+                                      np.concatenate([np.split(half, 2, 1)[rank] for half in halves], 1))
+
+
 # What has an edge inside of a pack or a group, or is a format that cannot be cut; and the end of the reason.
 REFUSED = [
     ("fp8_block", "colwise", 3 * GROUP, COLUMNS, "an edge inside of a quantisation block of 32 rows (tp_size 2)"),
