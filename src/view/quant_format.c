@@ -8,6 +8,8 @@
 
 typedef unsigned long long ull;
 
+#define MIN_INT4_GROUP 16u
+
 __attribute__((format(printf, 2, 3))) static bool refuse(tpv_module_t *module, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -239,7 +241,8 @@ static bool check_extents(tpv_module_t *module, const tpv_tensor_t *codes) {
 /*
  * NAME.weight with scales: FP8, INT8, NVFP4, and ModelOpt's INT4. The codes of NVFP4 are two to a byte along the inputs
  * (ModelOptNvFp4LinearMethod.create_weights in vLLM 0.32: [out, in // 2], weight_scale [out, in // 16]); those of INT4
- * two to a byte along the outputs (pack_int4_in_uint8 in ModelOpt's torch/export/quant_utils.py).
+ * two to a byte along the outputs (pack_int4_in_uint8 in ModelOpt's torch/export/quant_utils.py). Scales of NVFP4 that
+ * a kernel wants padded to 128 rows may be twice as many as rows as well, but are of 8 bytes each.
  */
 static bool lay_out_weight(const tpv_quant_config_t *quant, tpv_module_t *module, tpv_parameter_t *codes) {
     const tpv_tensor_t *tensor = codes->tensor;
@@ -251,7 +254,8 @@ static bool lay_out_weight(const tpv_quant_config_t *quant, tpv_module_t *module
             return refuse(module, "how the bytes of %s are packed is not known", tensor->name);
         if (tpv_module_part(module, "weight_scale_2") && scale->tensor->shape[last - 1] == tensor->shape[last - 1])
             take_codes(module, codes, last, 2, 1);
-        else if (scale->tensor->shape[last - 1] == 2 * tensor->shape[last - 1])
+        else if (scale->tensor->shape[last - 1] == 2 * tensor->shape[last - 1] &&
+                 scale->tensor->shape[last] <= parts_of(tensor->shape[last], MIN_INT4_GROUP))
             take_codes(module, codes, last - 1, 2, 1);
         else
             return refuse(module, "how the bytes of %s are packed is not known", tensor->name);

@@ -213,6 +213,20 @@ def test_stacks_of_experts_that_are_modules(build, tmp_path, published, quantise
                                       np.concatenate([np.split(half, 2, 1)[rank] for half in halves], 1))
 
 
+@pytest.mark.parametrize("word", ["colwise", "rowwise"])
+def test_padded_scales_of_nvfp4_are_not_those_of_int4(build, tmp_path, word):
+    """Of 64 rows, padded to 128: as if two rows were in a byte."""
+    form = FORMATS["nvfp4"]
+    made = form.make(np.random.default_rng(11), 64, COLUMNS)
+    scale = made["weight_scale"].data
+    made["weight_scale"] = Stored("F8_E4M3", np.concatenate([scale, np.zeros_like(scale)]))
+    (tmp_path / "model.safetensors").write_bytes(write_tensors({_name(form, part): made[part] for part in made}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": form.config}))
+    for answer in _cut(build, tmp_path, _plan(tmp_path, {"layers.*.mlp.m": word}), 2):
+        assert isinstance(answer, str), "a slice"
+        assert answer.endswith("how the bytes of model.layers.0.mlp.m.weight are packed is not known"), answer
+
+
 # What has an edge inside of a pack or a group, or is a format that cannot be cut; and the end of the reason.
 REFUSED = [
     ("fp8_block", "colwise", 3 * GROUP, COLUMNS, "an edge inside of a quantisation block of 32 rows (tp_size 2)"),
