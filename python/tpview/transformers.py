@@ -8,11 +8,12 @@ Written for transformers 5, whose loader reads slices of safetensors files throu
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 
@@ -21,7 +22,7 @@ from .job import Result
 from .layout import Layout, Slice
 from .manifest import Manifest, TensorInfo
 from .source import Source, connect
-from .torch.group import agree, rank_and_size, same
+from .torch.group import rank_and_size, same, together
 from .torch.record import Box
 from .torch.stages import Stages
 from .torch.tensors import dtype_of
@@ -30,6 +31,7 @@ from .torch.weights import Loaded, log_loaded
 __all__ = ["Update", "from_pretrained", "prefetch_update", "update_pretrained"]
 
 _MINIMUM = (5, 0)
+_REFUSED = ("state_dict", "pretrained_model_name_or_path", "device_map", "gguf_file", "output_loading_info")
 
 
 class _Lazy:
@@ -53,7 +55,11 @@ class _Lazy:
         return len(self.shape)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        part = torch.empty(self.shape, dtype=self.dtype, device="meta")[index]
+        whole = torch.empty(self.shape, dtype=self.dtype, device="meta")
+        part = whole[index]
+        if part.untyped_storage()._cdata != whole.untyped_storage()._cdata:
+            raise UnsupportedError(f"{self.name}: transformers asked for elements of it by a list, a tensor or a mask, which is "
+                                   "no slice: load this model from its files", stage="plan", tensor=self.name)
         return self._slices.take(self, Box.of(part))
 
 
@@ -75,7 +81,7 @@ class _Slices:
             if self.values is None:
                 self.names.setdefault((lazy.name, box), f"{lazy.name}#{len(self.names)}")
                 # One element stands for all: a model made of these has no memory of its own.
-                return torch.zeros(1, dtype=lazy.dtype).expand(box.sizes)
+                return torch.zeros((), dtype=lazy.dtype).expand(box.sizes)
             name = self.names.get((lazy.name, box))
             if name is None:
                 raise PlanError(f"{lazy.name}: transformers asked for another part of it than the first time", stage="install",
@@ -113,13 +119,14 @@ def _class_of(cls: type, config: Any) -> Tuple[type, Any]:
     return type(model), model.config
 
 
-def from_pretrained(cls: type, source: Union[Source, str], artifact: str, *, config: Any,
+def from_pretrained(cls: type, source: Union[Source, str, Sequence[str], None], artifact: str, *, config: Any,
                     version: Union[str, int, None] = None, group: Optional[Any] = None, deadline: Optional[float] = None,
                     **options: Any) -> Any:
     """cls.from_pretrained with the weights of an artifact: each rank fetches only what its model is made of.
 
     cls:      a model class, such as transformers.AutoModelForCausalLM or Qwen3ForCausalLM.
-    source:   a Source, or an address for connect().
+    source:   a Source, or an address, a list of them or None for connect(). In a group, give the address: a rank that
+              cannot connect then makes every rank raise at once.
     artifact, version: as Source.manifest takes them.
     config:   a transformers configuration, or a folder with config.json: the source has no such file.
     group:    process group of the ranks; None: the default group, or one rank.
@@ -128,29 +135,21 @@ def from_pretrained(cls: type, source: Union[Source, str], artifact: str, *, con
 
     Returns the model. Its attribute `tpview_loaded` (a tpview.torch.Loaded) says how it went. When any rank fails, every
     rank raises: PlanError, what Job.wait raises, or what transformers raises. The model's memory is all that is taken."""
-    for name in ("state_dict", "pretrained_model_name_or_path", "device_map", "gguf_file", "output_loading_info"):
-        if options.get(name) is not None:
-            raise UsageError(f"{name} cannot be given here", stage="plan")
-    mine = connect(source) if isinstance(source, str) else None
     recipe = _Recipe(cls, config, options)
-    try:
-        model, model_loaded = _make(recipe, mine or source, artifact, version, group, deadline)
-    finally:
-        if mine:
-            mine.close()
-    model.tpview_loaded, model._tpview_recipe = model_loaded, recipe
-    return model
+    made = _make(recipe, source, artifact, version, group, deadline)
+    made.model.tpview_loaded, made.model._tpview_recipe = made.loaded, recipe
+    return made.model
 
 
-def update_pretrained(model: Any, source: Union[Source, str], artifact: str, *, version: Union[str, int],
-                      group: Optional[Any] = None, deadline: Optional[float] = None) -> Loaded:
+def update_pretrained(model: Any, source: Union[Source, str, Sequence[str], None], artifact: str, *,
+                      version: Union[str, int], group: Optional[Any] = None, deadline: Optional[float] = None) -> Loaded:
     """prefetch_update and install in one: exactly `version` into a model of from_pretrained that is in use, on all ranks or
     on none. Call it where no forward pass runs."""
     return prefetch_update(model, source, artifact, version=version, group=group, deadline=deadline).install()
 
 
-def prefetch_update(model: Any, source: Union[Source, str], artifact: str, *, version: Union[str, int],
-                    group: Optional[Any] = None, deadline: Optional[float] = None) -> "Update":
+def prefetch_update(model: Any, source: Union[Source, str, Sequence[str], None], artifact: str, *,
+                    version: Union[str, int], group: Optional[Any] = None, deadline: Optional[float] = None) -> "Update":
     """Fetch exactly `version` of an artifact for a model of from_pretrained, whose parameters stay as they are.
 
     It may run on a thread of its own while the model goes on generating, with a group that nobody else uses meanwhile. It
@@ -160,13 +159,7 @@ def prefetch_update(model: Any, source: Union[Source, str], artifact: str, *, ve
     recipe: Optional[_Recipe] = getattr(model, "_tpview_recipe", None)
     if recipe is None:
         raise UsageError("this model was not made by tpview.transformers.from_pretrained", stage="plan")
-    mine = connect(source) if isinstance(source, str) else None
-    try:
-        fresh, loaded = _make(recipe, mine or source, artifact, version, group, deadline)
-    finally:
-        if mine:
-            mine.close()
-    return Update(model, fresh, loaded)
+    return Update(model, _make(recipe, source, artifact, version, group, deadline))
 
 
 _MESHES = (("pp", "dp_replicate", "fsdp", "tp"), ("pp", "dp_replicate", "efsdp", "ep"))
@@ -189,17 +182,19 @@ def _release(model: Any, used: Any = None) -> None:
 class Update:
     """A version that is here, whole and verified. install() may be called once."""
 
-    def __init__(self, model: Any, fresh: Any, loaded: Loaded):
-        self.model, self.loaded, self._fresh = model, loaded, fresh
+    def __init__(self, model: Any, made: "_Made"):
+        self.model, self.loaded, self._fresh, self._random = model, made.loaded, made.model, made.random
 
     def install(self) -> Loaded:
-        """Copy it into the parameters, in place, and give its memory back. No forward pass may run meanwhile."""
+        """Copy it into the parameters, in place, and give its memory back. No forward pass may run meanwhile. Parameters
+        that the artifact does not have (a head of the model's own) stay as they are."""
         if self._fresh is None:
             raise UsageError("this update is installed already", stage="install")
         fresh = self._fresh.state_dict()
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
-                _local(tensor).copy_(_local(fresh[name]))
+                if name not in self._random:
+                    _local(tensor).copy_(_local(fresh[name]))
         del fresh
         self.discard()
         self.model.tpview_loaded = self.loaded
@@ -211,6 +206,15 @@ class Update:
             _release(self._fresh, self.model)
             self._fresh = None
             gc.collect()  # a share of the model: too much to wait for the collector
+
+
+@dataclass
+class _Made:
+    """A model with the values of a version."""
+
+    model: Any
+    random: Set[str]  # parameters of which the artifact has no value that fits
+    loaded: Loaded
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
@@ -227,51 +231,57 @@ class _Recipe:
     names: Optional[Dict[Tuple[str, Box], str]] = None  # of the slices, once they are recorded
     index_digest: str = ""  # of the artifact that they were recorded with
 
-    def load(self, manifest: Manifest, slices: _Slices) -> Any:
-        return self.cls.from_pretrained(None, config=self.config, state_dict=slices.state_dict(manifest), **self.options)
+    def load(self, manifest: Manifest, slices: _Slices) -> Tuple[Any, Set[str]]:
+        """The model, and the names of what the artifact has no value for."""
+        model, info = self.cls.from_pretrained(None, config=self.config, state_dict=slices.state_dict(manifest),
+                                               output_loading_info=True, **self.options)
+        return model, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+
+    def check(self, manifest: Manifest) -> None:
+        """What can fail on one rank alone, before load(), in which transformers makes groups: every rank must come there."""
+        for name in _REFUSED:
+            if self.options.get(name) is not None:
+                raise UsageError(f"{name} cannot be given here", stage="plan")
+        if self.names is None:
+            self.cls, self.config = _class_of(self.cls, _config_of(self.config))
+        elif manifest.index_digest != self.index_digest:
+            raise PlanError(f"{manifest.label} has tensors of other names, dtypes or shapes than the model was loaded from: "
+                            "load it anew", stage="plan")
 
     def record(self, manifest: Manifest) -> None:
-        if self.names is not None:
-            if manifest.index_digest != self.index_digest:
-                raise PlanError(f"{manifest.label} has tensors of other names, dtypes or shapes than the model was loaded "
-                                "from: load it anew", stage="plan")
-            return
-        self.cls, self.config = _class_of(self.cls, _config_of(self.config))
-        slices = _Slices({})
-        _release(self.load(manifest, slices))
-        self.names, self.index_digest = slices.names, manifest.index_digest
+        if self.names is None:
+            slices = _Slices({})
+            _release(self.load(manifest, slices)[0])
+            self.names, self.index_digest = slices.names, manifest.index_digest
 
 
-def _make(recipe: _Recipe, source: Source, artifact: str, version: Union[str, int, None], group: Optional[Any],
-          deadline: Optional[float]) -> Tuple[Any, Loaded]:
+def _make(recipe: _Recipe, source: Union[Source, str, Sequence[str], None], artifact: str, version: Union[str, int, None],
+          group: Optional[Any], deadline: Optional[float]) -> _Made:
     """A new model with the values of a version, on all ranks of the group or on none."""
     stages = Stages()
     rank, size = rank_and_size(group)
+    with contextlib.ExitStack() as opened:
 
-    def together(stage: str, work: Callable[[], Any]) -> Any:
-        """Do it and come to the vote whatever happens: all ranks go on, or all raise."""
-        error: Optional[BaseException] = None
-        done = None
-        try:
-            done = stages.timed(stage, work)
-        except Exception as caught:
-            error = caught
-        stages.timed("agree", lambda: agree(error, group))
-        return done
+        def prepare() -> Tuple[Source, Manifest]:
+            service = source if isinstance(source, Source) else opened.enter_context(connect(source))
+            manifest = service.manifest(artifact, version)
+            recipe.check(manifest)
+            return service, manifest
 
-    manifest = together("plan", lambda: source.manifest(artifact, version))
-    stages.timed("agree", lambda: same("artifact", manifest.artifact_id, group))
-    together("plan", lambda: recipe.record(manifest))
-    slices = _Slices(recipe.names)
-    plan = together("plan", lambda: manifest.plan(slices.layout(manifest, rank, size)))
+        service, manifest = together("plan", prepare, group, stages)
+        stages.timed("agree", lambda: same("artifact", manifest.artifact_id, group))
+        together("plan", lambda: recipe.record(manifest), group, stages)
+        slices = _Slices(recipe.names)
+        plan = together("plan", lambda: manifest.plan(slices.layout(manifest, rank, size)), group, stages)
 
-    def fetch() -> Tuple[Result, Dict[str, torch.Tensor]]:
-        values = {name: torch.empty(output.shape, dtype=dtype_of(output.dtype, name)) for name, output in plan.outputs.items()}
-        with source.fetch(plan, into=values, deadline=deadline) as job:
-            return job.wait(), values
+        def fetch() -> Tuple[Result, Dict[str, torch.Tensor]]:
+            values = {name: torch.empty(output.shape, dtype=dtype_of(output.dtype, name))
+                      for name, output in plan.outputs.items()}
+            with service.fetch(plan, into=values, deadline=deadline) as job:
+                return job.wait(), values
 
-    result, slices.values = together("fetch", fetch)
-    model = together("install", lambda: recipe.load(manifest, slices))
+        result, slices.values = together("fetch", fetch, group, stages)
+        model, random = together("install", lambda: recipe.load(manifest, slices), group, stages)
     loaded = Loaded(result.label, manifest.bytes, result, dict(stages), (), None)
-    log_loaded(loaded, source, rank, size)
-    return model, loaded
+    log_loaded(loaded, service, rank, size)
+    return _Made(model, random, loaded)

@@ -17,8 +17,9 @@ __all__ = ["LOAD_FORMAT", "options_of", "register"]
 
 LOAD_FORMAT = "tpview"
 
-_CONNECTION = ("token_file", "tls_ca", "tls_cert", "tls_key")
-_OPTIONS = {"source": str, "artifact": str, **dict.fromkeys(_CONNECTION, str), "any_uid": bool, "timeout": (int, float), "deadline": (int, float)}
+_CONNECTION = {**dict.fromkeys(("token_file", "tls_ca", "tls_cert", "tls_key"), str), "any_uid": bool,
+               "timeout": (int, float)}
+_OPTIONS = {"source": str, "artifact": str, **_CONNECTION, "deadline": (int, float)}
 
 
 def options_of(extra: Mapping[str, Any]) -> dict:
@@ -54,7 +55,6 @@ def _loader_class() -> type:
     from vllm.logger import init_logger
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
-    from .source import connect
     from .torch.weights import load_weight_remote
 
     log = init_logger("vllm.tpview")  # below vLLM's own logger, whose handlers and level it has
@@ -78,19 +78,18 @@ def _loader_class() -> type:
             def load_weights(weights: Any) -> None:
                 loaded.update(model.load_weights(weights) or ())
 
-            with connect(self.options.get("source"), timeout=self.options.get("timeout", 30.0),
-                         **{name: self.options.get(name) for name in _CONNECTION},
-                         any_uid=self.options.get("any_uid", False)) as source:
-                done = load_weight_remote(model, source, self.options["artifact"], group=get_tp_group().cpu_group,
-                                          load_weights=load_weights, deadline=self.options.get("deadline"),
-                                          staging="none")
+            done = load_weight_remote(model, self.options.get("source"), self.options["artifact"],
+                                      group=get_tp_group().cpu_group, load_weights=load_weights,
+                                      deadline=self.options.get("deadline"), staging="none",
+                                      connection={name: self.options[name] for name in _CONNECTION if name in self.options})
             # As vLLM's own loader does: a parameter that nothing was loaded into is an error, but for quantised models.
             missing = sorted(set(dict(model.named_parameters())) - loaded)
             if loaded and missing and not model_config.quantization:
                 raise UsageError(f"{done.label} has nothing for {len(missing)} parameters of the model, such as {missing[0]}")
             stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done.stages.items())
             log.info("tpview: %s from %s: %d slices, %d of %d bytes, wire/needed %.5f, export %s, %d tensors whole (%s); %s",
-                     done.label, source.address, len(done.recorded.copies), done.result.needed_bytes, done.artifact_bytes,
+                     done.label, ",".join(share.address for share in done.result.sources), len(done.recorded.copies),
+                     done.result.needed_bytes, done.artifact_bytes,
                      done.result.wire_bytes / max(done.result.needed_bytes, 1), done.result.export, len(done.whole),
                      ", ".join(done.whole[:3]) or "none", stages)
 

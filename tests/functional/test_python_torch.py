@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import textwrap
 
 import pytest
@@ -407,3 +408,52 @@ def test_when_one_rank_fails_no_rank_takes_the_version(versions, tmp_path):
 def test_ranks_that_mean_different_versions_are_told(versions, tmp_path):
     said = run_group(versions, tmp_path, "2", "differ")
     assert all(line.startswith("PlanError the ranks differ") for line in said), said
+
+
+ALONE = textwrap.dedent("""
+    import datetime, sys, torch, torch.distributed as dist, tpview, tpview.torch
+    rank, size, store, address, nobody = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:6]
+    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size,
+                            timeout=datetime.timedelta(seconds=200))
+    info = tpview.connect(address).manifest("qwen3@1")["model.norm.weight"]
+    model = {"norm": torch.zeros(info.shape, dtype=torch.bfloat16)}
+    calls = 0
+
+    def load_weights(tensors):
+        # Takes it whole, so that it is called again with values, which rank 1 fails over.
+        global calls
+        calls += 1
+        for name, tensor in tensors:
+            if name == "model.norm.weight":
+                if calls > 1 and rank == 1:
+                    raise ValueError("no room")
+                model["norm"].copy_(tensor + 1)
+
+    wrong = {"source": nobody} if rank == 1 else {}
+    for options in (wrong, {"staging": "elsewhere" if rank == 1 else "host"}, {"load_weights": load_weights}):
+        try:
+            tpview.torch.load_weight_remote(model, **{"source": address, "artifact": "qwen3@1", "deadline": 30, "strict": False,
+                                                      "load_weights": load_weights, **options})
+            print("loaded", flush=True)
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+        calls = 0
+    dist.barrier()
+    dist.destroy_process_group()
+""")
+
+
+@pytest.fixture
+def nobody():
+    """An address that refuses connections: its port is taken, and nobody listens there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_what_fails_on_one_rank_alone_ends_the_call_on_all(versions, nobody, tmp_path):
+    """A rank that does not reach the source, one with a wrong argument, one whose loader fails over the values."""
+    zero, one = (out.splitlines()[-3:] for out in run_ranks(ALONE, 2, tmp_path, versions.address, nobody))
+    for said, cause in zip(one, ("PeerLost", "UsageError", "ValueError")):
+        assert said.startswith(cause), one
+    assert all(said.startswith("Error rank 1 failed, so no rank goes on: ") for said in zero), zero

@@ -1,6 +1,7 @@
 """tpview.transformers against transformers' own loader: the same parameters and logits, from fewer bytes."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -9,6 +10,7 @@ import pytest
 import tpview
 from conftest import ROOT
 from rank_group import run_ranks
+from tpview.manifest import TensorInfo
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -160,6 +162,86 @@ def test_an_update_takes_the_version_that_is_named(start_service, folders, tmp_p
                 tpview.transformers.update_pretrained(model, source, artifact, version=version)
         with pytest.raises(tpview.UsageError):
             tpview.transformers.update_pretrained(newer, source, "m", version=2)
+
+
+class WithMore(transformers.LlamaForCausalLM):
+    """A model with a parameter of no axis and a head that no checkpoint of the family has."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+        self.value_head = torch.nn.Linear(config.hidden_size, 1)
+
+
+def test_a_scalar_is_a_tensor_like_any_other(start_service, tmp_path):
+    wanted = WithMore(CONFIGS["llama"]())
+    with torch.no_grad():
+        wanted.scale.fill_(2.5)
+    wanted.save_pretrained(tmp_path / "1")
+    running = start_service(f"m@1={tmp_path / '1'}")
+    got = tpview.transformers.from_pretrained(WithMore, running.source, "m@1", config=tmp_path / "1", deadline=60)
+    theirs = wanted.state_dict()
+    assert got.scale.shape == () and got.scale.item() == 2.5
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in got.state_dict().items())
+
+
+def test_an_update_leaves_what_the_artifact_does_not_have(start_service, folders):
+    running = start_service(f"m@1={folders('llama')}", f"m@2={folders('llama')}")
+    model = tpview.transformers.from_pretrained(WithMore, running.source, "m@1", config=folders("llama"), deadline=60)
+    with torch.no_grad():
+        model.scale.fill_(7.0)
+        model.value_head.weight.fill_(3.0)
+        model.model.norm.weight.zero_()
+    tpview.transformers.update_pretrained(model, running.source, "m", version=2, deadline=60)
+    assert model.scale.item() == 7.0 and bool((model.value_head.weight == 3.0).all())
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folders("llama")).state_dict()
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in theirs.items())
+
+
+@pytest.mark.parametrize("index", [[0, 2], torch.tensor([1, 0]), (slice(None), [3]), torch.arange(8) > 3], ids=str)
+def test_elements_that_are_no_slice_are_refused(index):
+    slices = tpview.transformers._Slices({})
+    lazy = tpview.transformers._Lazy(TensorInfo("w", "F32", (8, 4), 128), slices)
+    with pytest.raises(tpview.UnsupportedError, match="w: .*load this model from its files") as caught:
+        lazy[index]
+    assert caught.value.tensor == "w" and not slices.names
+
+
+@pytest.mark.parametrize("index", [slice(2, 6), (slice(None), slice(1, 3)), 3, (..., 0), slice(0, 8, 2), None], ids=str)
+def test_slices_have_the_shape_that_torch_gives_them(index):
+    lazy = tpview.transformers._Lazy(TensorInfo("w", "F32", (8, 4), 128), tpview.transformers._Slices({}))
+    assert lazy[index].shape == torch.zeros(8, 4)[index].shape
+
+
+ALONE = textwrap.dedent("""
+    import datetime, sys, torch.distributed as dist, transformers, tpview, tpview.transformers
+    rank, size, store, address, nobody, folder = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size,
+                            timeout=datetime.timedelta(seconds=200))
+    parallel = transformers.DistributedConfig(tp_size=size)
+    wrongs = ({"source": nobody}, {"config": folder + "-missing"}, {"device_map": "cpu"})
+    for wrong in wrongs:
+        try:
+            tpview.transformers.from_pretrained(transformers.AutoModelForCausalLM, **{
+                "source": address, "artifact": "m@1", "config": folder, "deadline": 60, "distributed_config": parallel,
+                **(wrong if rank == 1 else {})})
+            print("loaded", flush=True)
+        except Exception as error:
+            print(type(error).__name__, str(error).replace("\\n", " "), flush=True)
+    dist.barrier()
+    dist.destroy_process_group()
+""")
+
+
+def test_what_fails_on_one_rank_alone_ends_the_call_on_all(start_service, folders, tmp_path):
+    """A rank that does not reach the source, one without the configuration, one with a wrong argument."""
+    running = start_service(f"m@1={folders('qwen3')}")
+    with socket.socket() as taken:  # a port at which nobody listens
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
+        zero, one = (out.splitlines()[-3:] for out in run_ranks(ALONE, 2, tmp_path, running.source, nobody, folders("qwen3")))
+    assert one[0].startswith("PeerLost") and one[2].startswith("UsageError") and one[1].startswith("OSError"), one
+    assert all(said.startswith("Error rank 1 failed, so no rank goes on: ") for said in zero), zero
 
 
 def test_what_fails_is_told(start_service, folders):

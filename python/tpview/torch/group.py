@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional, TypeVar
 
 import torch.distributed as dist
 
 from ..errors import Error, PeerLost, PlanError
+from .stages import Stages
 
-__all__ = ["agree", "rank_and_size", "same"]
+__all__ = ["agree", "rank_and_size", "same", "together"]
+
+T = TypeVar("T")
 
 
 def rank_and_size(group: Optional[Any]) -> tuple:
@@ -39,6 +42,19 @@ def agree(error: Optional[BaseException], group: Optional[Any]) -> None:
     for rank, failure in enumerate(failures):
         if failure is not None:
             raise Error(f"rank {rank} failed, so no rank goes on: {failure}", stage="agree")
+
+
+def together(stage: str, work: Callable[[], T], group: Optional[Any], stages: Stages) -> T:
+    """Do it and come to the vote whatever happens: all ranks go on, or all raise (agree). What one rank may fail in and
+    another not belongs in here, or the others wait for its vote as long as the group's time-out."""
+    error: Optional[BaseException] = None
+    done: Any = None
+    try:
+        done = stages.timed(stage, work)
+    except Exception as caught:
+        error = caught
+    stages.timed("agree", lambda: agree(error, group))
+    return done
 
 
 def same(what: str, value: Any, group: Optional[Any]) -> None:

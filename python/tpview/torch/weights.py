@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ..layout import Layout
 from ..manifest import Manifest
 from ..plan import Plan
 from ..source import Source, connect
-from .group import agree, rank_and_size, same
+from .group import rank_and_size, same, together
 from .record import Loader, Recorded, record
 from .stages import Stages
 from .tensors import dtype_name, dtype_of, empty, tensors
@@ -46,14 +47,16 @@ class Loaded:
     recorded: Optional[Recorded]
 
 
-def load_weight_remote(model: Model, source: Union[Source, str], artifact: str, *, version: Union[str, int, None] = None,
-                       group: Optional[Any] = None, layout: Optional[Layout] = None,
+def load_weight_remote(model: Model, source: Union[Source, str, Sequence[str], None], artifact: str, *,
+                       version: Union[str, int, None] = None, group: Optional[Any] = None, layout: Optional[Layout] = None,
                        load_weights: Optional[Loader] = None, recorded: Optional[Recorded] = None,
-                       deadline: Optional[float] = None, strict: bool = True, staging: str = "host") -> Loaded:
+                       deadline: Optional[float] = None, strict: bool = True, staging: str = "host",
+                       connection: Optional[Mapping[str, Any]] = None) -> Loaded:
     """Fill the parameters of `model` in place with this rank's share of an artifact.
 
     model:        a module, or a dict of name -> tensor: CPU tensors or DTensors, of which the local shard is filled.
-    source:       a Source, or an address or a list of them for connect().
+    source:       a Source, or an address, a list of them or None for connect(). In a group, give the address: a rank that
+                  cannot connect then makes every rank raise at once.
     artifact, version: as Source.manifest takes them.
     group:        process group that says rank and size; None: the default group, or one rank.
     layout:       what this rank needs, with outputs named as the parameters. None: recorded from `load_weights` if it is
@@ -69,21 +72,40 @@ def load_weight_remote(model: Model, source: Union[Source, str], artifact: str, 
                   fails, every rank raises and the old weights stay. "none": bytes go straight into CPU parameters as
                   they arrive, without a copy and without memory but for what the loader takes whole and for parameters
                   of another device; when any rank fails, every rank raises and the weights of all are to be loaded anew.
+    connection:   further arguments of connect() for an address: token_file, timeout, ...
 
     Raises PlanError for names, shapes and dtypes that do not fit (nothing has changed then), and what Job.wait raises."""
-    if staging not in ("host", "none"):
-        raise UsageError(f"staging={staging!r}: expected \"host\" or \"none\"", stage="plan")
-    mine = None if isinstance(source, Source) else connect(source)
-    try:
-        return _load(model, mine or source, artifact, version, group, layout, load_weights, recorded, deadline, strict,
-                     staging)
-    finally:
-        if mine:
-            mine.close()
+    stages = Stages()
+    rank, size = rank_and_size(group)
+    with contextlib.ExitStack() as opened:
+
+        def prepare() -> Tuple[Source, Manifest, _Prepared]:
+            if staging not in ("host", "none"):
+                raise UsageError(f"staging={staging!r}: expected \"host\" or \"none\"", stage="plan")
+            service = source if isinstance(source, Source) else opened.enter_context(connect(source, **(connection or {})))
+            manifest = service.manifest(artifact, version)
+            return service, manifest, _prepare(model, manifest, layout, load_weights, recorded, rank, size, strict)
+
+        service, manifest, prepared = together("plan", prepare, group, stages)
+        stages.timed("agree", lambda: same("artifact and plan", _identity(manifest, layout, size), group))
+
+        def fetch() -> Tuple[Result, Mapping[str, torch.Tensor]]:
+            memory, values = _destination(prepared, staging)
+            with service.fetch(prepared.plan, into=memory, deadline=deadline) as job:
+                result = job.wait()
+            return result, values()
+
+        result, fetched = together("fetch", fetch, group, stages)
+        together("install", lambda: prepared.install(fetched), group, stages)
+
+    whole = tuple(prepared.recorded.whole) if prepared.recorded else ()
+    loaded = Loaded(result.label, manifest.bytes, result, dict(stages), whole, prepared.recorded)
+    log_loaded(loaded, service, rank, size)
+    return loaded
 
 
-def update_weight_remote(model: Model, source: Union[Source, str], artifact: str, *, version: Union[str, int],
-                         **options: Any) -> Loaded:
+def update_weight_remote(model: Model, source: Union[Source, str, Sequence[str], None], artifact: str, *,
+                         version: Union[str, int], **options: Any) -> Loaded:
     """load_weight_remote of exactly `version` into a model that is in use: the old weights stay on every rank unless all
     ranks have the new ones whole and verified. `options` are load_weight_remote's; a model with a loader of its own needs
     `recorded` from its first load, as recording may write to parameters. The switch itself copies parameter by parameter:
@@ -103,38 +125,6 @@ class _Prepared:
     places: Sequence[Tuple[str, torch.Tensor]]  # where outputs of the plan go; some go to several
     install: Callable[[Mapping[str, torch.Tensor]], None]  # of all outputs; those that are in their place already stay
     recorded: Optional[Recorded]
-
-
-def _load(model, source, artifact, version, group, layout, load_weights, recorded, deadline, strict, staging) -> Loaded:
-    stages = Stages()
-    rank, size = rank_and_size(group)
-    prepared: Optional[_Prepared] = None
-    fetched: Optional[Mapping[str, torch.Tensor]] = None
-    result: Optional[Result] = None
-    error: Optional[BaseException] = None
-
-    try:
-        manifest = source.manifest(artifact, version)
-        prepared = stages.timed("plan", lambda: _prepare(model, manifest, layout, load_weights, recorded, rank, size, strict))
-    except Exception as caught:  # every rank must come to the vote
-        error = caught
-    stages.timed("agree", lambda: agree(error, group))
-    stages.timed("agree", lambda: same("artifact and plan", _identity(manifest, layout, size), group))
-
-    try:
-        memory, values = _destination(prepared, staging)
-        with source.fetch(prepared.plan, into=memory, deadline=deadline) as job:
-            result = stages.timed("fetch", job.wait)
-        fetched = values()
-    except Exception as caught:
-        error = caught
-    stages.timed("agree", lambda: agree(error, group))
-    stages.timed("install", lambda: prepared.install(fetched))
-
-    whole = tuple(prepared.recorded.whole) if prepared.recorded else ()
-    loaded = Loaded(result.label, manifest.bytes, result, dict(stages), whole, prepared.recorded)
-    log_loaded(loaded, source, rank, size)
-    return loaded
 
 
 def log_loaded(loaded: Loaded, source: Source, rank: int, size: int) -> None:
