@@ -163,6 +163,9 @@ $(B)/obj/tests/functional/test_net_local.o: COMMON += -Iplugin
 $(B)/tests/unit/test_net_address: $(B)/obj/plugin/core/address.o
 $(B)/tests/unit/test_net_tuner: $(B)/obj/plugin/tcp/tuner.o
 
+# The one that looks inside the tools.
+$(B)/tests/unit/test_perf_parts: $(B)/obj/src/tools/common/exact_io.o $(B)/obj/src/tools/common/quantile.o
+
 # The life-cycle table with a switch of processes before every access to shared memory.
 MODEL_OBJ := $(patsubst src/lifecycle/%.c,$(B)/obj/model/%.o,$(wildcard src/lifecycle/*.c))
 $(B)/obj/model/%.o: src/lifecycle/%.c

@@ -15,6 +15,7 @@
 #include "service/service.h"
 #include "tools/common/cli.h"
 #include "tools/common/progress.h"
+#include "tools/common/stop_signals.h"
 #include "tpview/tpview.h"
 
 static const char help[] =
@@ -215,24 +216,9 @@ static tpv_status_t choose_unix_path(daemon_t *d) {
     return tpv_default_socket(true, d->default_unix);
 }
 
-/* What ends the service. One that was ignored when we were started stays so: nohup, and shells without job control. */
-static sigset_t stop_signals(void) {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
-    sigset_t signals;
-    sigemptyset(&signals);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        struct sigaction action;
-        if (sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&signals, numbers[i]);
-    }
-    return signals;
-}
-
 /* Signals are blocked already: a digest of a large checkpoint must end for them as well. */
 static bool draw_unless_signalled(void *user, uint64_t done, uint64_t total) {
-    sigset_t pending, stop = stop_signals();
-    sigpending(&pending);
-    sigandset(&pending, &pending, &stop);
-    if (!sigisemptyset(&pending)) return false;
+    if (tpv_stop_signals_pending()) return false;
     return tpv_progress_draw(user, done, total);
 }
 
@@ -326,7 +312,7 @@ static void stop(tpv_service_t *service, double drain_s, sigset_t signals) {
 
 static int serve(daemon_t *d, char **definitions, int count) {
     /* Blocked before any thread exists, so that all inherit it and only sigwait takes them. */
-    sigset_t signals = stop_signals();
+    sigset_t signals = tpv_stop_signals();
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     tpv_cli_raise_descriptor_limit();

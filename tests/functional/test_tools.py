@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import LIMIT_S, fetch_command
-from outcomes import failed
+from outcomes import failed, wait_for
 
 
 @pytest.fixture
@@ -168,6 +169,29 @@ def test_perf_fails(start_service, run, own, build):
     assert folders_of_versions(own) == [] and folders_of_versions(own.parent) == []
     service.process.stop()
     failed(run("tpview_perf", *perf_command(service)), service.source.removeprefix("unix:"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_perf_that_is_stopped_leaves_no_version(start_service, tpview, build, environ, own, number):
+    """Nor does it ever offer one under the artifact's own name, which ranks may be asking for."""
+    service = start_service(f"qwen3@1={own}")
+
+    def labels() -> set:
+        artifacts = json_of(tpview("ls", "--source", service.source, "--json"))["artifacts"]
+        return {f"{entry['name']}@{entry['version']}" for entry in artifacts}
+
+    with subprocess.Popen([str(build / "bin" / "tpview_perf"), *map(str, perf_command(service, "--update", own, "-n", 1000))],
+                          env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as perf:
+        try:
+            offered = wait_for(lambda: labels() - {"qwen3@1"}, LIMIT_S, "a new version")
+            assert {label.partition("@")[0] for label in offered} == {f"qwen3.perf-{perf.pid}"}
+            perf.send_signal(number)
+            errors = perf.communicate(timeout=LIMIT_S)[1]
+        finally:
+            perf.kill()
+    assert perf.returncode == -number and "stop" in errors
+    assert labels() == {"qwen3@1"} and folders_of_versions(own) == []
 
 
 # ---- tpview_net_perf ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 #include "tools/net_perf/subject.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "tools/common/exact_io.h"
+#include "tools/common/quantile.h"
 
 #define ORDER_SECONDS 60
 
@@ -96,12 +96,11 @@ static void hear(tpv_perf_subject_t *subject, report_t *sum) {
     int64_t deadline = tpv_deadline_in(ORDER_SECONDS);
     *sum = (report_t){.status = TPV_OK};
     for (int i = 0; i < 2 && !*subject->lost; i++) {
-        struct pollfd ready = {.fd = subject->orders[i], .events = POLLIN};
         report_t report;
-        int64_t left = tpv_deadline_left(deadline) / TPV_NS_PER_MS;
-        if (poll(&ready, 1, (int)left) == 0) {
+        tpv_status_t heard = tpv_exact_read_until(subject->orders[i], -1, deadline, &report, sizeof report);
+        if (heard == TPV_ERR_DEADLINE) {
             give_up(subject, "it made no progress in 60 s: hung");
-        } else if (tpv_exact_read(subject->orders[i], &report, sizeof report) != TPV_OK) {
+        } else if (heard != TPV_OK) {
             give_up(subject, "one of its processes died");
         } else if (report.status != TPV_OK) {
             report.text[sizeof report.text - 1] = '\0';
@@ -174,15 +173,8 @@ void tpv_perf_subject_run(tpv_perf_subject_t *subject, const tpv_perf_order_t *o
     *rate = (double)order->size * (double)order->messages * subject->setup.comms / 1e9 / sum.seconds;
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 double tpv_perf_subject_median(const tpv_perf_subject_t *subject) {
-    double sorted[TPV_PERF_ROUNDS_MAX];
-    unsigned count = subject->rounds;
-    memcpy(sorted, subject->rates, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, compare);
-    return count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
+    double rates[TPV_PERF_ROUNDS_MAX];
+    memcpy(rates, subject->rates, subject->rounds * sizeof *rates);
+    return tpv_quantile(rates, subject->rounds, 0.5);
 }

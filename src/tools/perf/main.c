@@ -5,9 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "base/params.h"
 #include "tools/common/cli.h"
+#include "tools/common/stop_signals.h"
 #include "tools/perf/gathered.h"
 #include "tools/perf/ranks.h"
 #include "tools/perf/report.h"
@@ -36,7 +39,8 @@ static const char help[] =
     "1)\n"
     "  --cold             also views that the service has never seen\n"
     "  --update DIR       also new versions: before each such trial a version of the checkpoint in DIR with one value\n"
-    "                     changed is published, from a folder beside it; a rank gets its index, plans and fetches\n"
+    "                     changed is published, from a folder beside it, under a name of its own (NAME.perf-PID); a\n"
+    "                     rank gets its index, plans and fetches\n"
     "  --baseline         also the plugin's comm alone, between two processes without framing or digests, and the\n"
     "                     canonical way: whole tensors, cut by the rank, also those of which -b leaves few rows\n"
     "  --fuse, --comms K, --chunk BYTES, --net PLUGIN, --no-digests    as tpview fetch\n"
@@ -107,6 +111,8 @@ typedef struct {
     tpv_trial_t *trials;  /* one for each rank */
     tpv_series_t *series; /* one for each kind */
     unsigned trial_number;
+    bool holding; /* signals; the mask before */
+    sigset_t unblocked;
 } perf_t;
 
 /* ---- a trial ---- */
@@ -141,6 +147,7 @@ typedef enum { CHECKED, UNCOUNTED, COUNTED } round_t;
 static tpv_status_t try(perf_t *perf, tpv_trial_kind_t kind, uint64_t size, round_t round) {
     tpv_series_t *series = &perf->series[kind];
     tpv_trial_order_t order = {.kind = kind, .size = size, .number = ++perf->trial_number, .check = round == CHECKED};
+    if (tpv_stop_signals_pending()) return tpv_error_set(TPV_ERR_CANCELLED, "stopped by a signal");
     if (kind == TPV_TRIAL_UPDATE) {
         TPV_TRY(tpv_versions_next(&perf->versions, PUBLISH_SECONDS));
         memcpy(order.artifact, perf->versions.label, sizeof order.artifact);
@@ -208,6 +215,16 @@ static tpv_status_t judge(perf_t *perf) {
     return TPV_OK;
 }
 
+/* From here on a signal ends the present trial, and the process only after the versions are gone. The ranks, which are
+ * there already, still die of it. */
+static tpv_status_t hold_signals(perf_t *perf) {
+    sigset_t signals = tpv_stop_signals();
+    sigprocmask(SIG_BLOCK, &signals, &perf->unblocked);
+    perf->holding = true;
+    perf->all.stop = signalfd(-1, &signals, SFD_CLOEXEC);
+    return perf->all.stop < 0 ? tpv_error_set_errno(TPV_ERR_SYSTEM, errno, "cannot make a signalfd") : TPV_OK;
+}
+
 static tpv_status_t run(perf_t *perf) {
     tpv_rank_setup_t *setup = &perf->setup;
     if (perf->token_file) TPV_TRY(tpv_cli_token(perf->token_file, &perf->token));
@@ -218,6 +235,7 @@ static tpv_status_t run(perf_t *perf) {
     perf->series = calloc(TPV_TRIAL_KINDS, sizeof *perf->series);
     if (!perf->trials || !perf->series) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for results");
     TPV_TRY(tpv_ranks_start(setup, (unsigned)perf->ranks, &perf->all));
+    TPV_TRY(hold_signals(perf));
     TPV_TRY(tpv_source_open(setup->address, &setup->connection, &perf->source));
     perf->versions = (tpv_versions_t){.source = perf->source, .checkpoint = perf->checkpoint, .name = setup->artifact};
     tpv_report_begin(&perf->report, setup, perf->all.count, perf->warmup, perf->rounds, perf->check);
@@ -226,6 +244,7 @@ static tpv_status_t run(perf_t *perf) {
 }
 
 static void end(perf_t *perf) {
+    if (perf->holding && perf->all.stop >= 0) close(perf->all.stop);
     tpv_ranks_stop(&perf->all);
     tpv_versions_end(&perf->versions);
     tpv_source_close(perf->source);
@@ -233,6 +252,7 @@ static void end(perf_t *perf) {
     free(perf->trials);
     free(perf->series);
     free(perf->token);
+    if (perf->holding) sigprocmask(SIG_SETMASK, &perf->unblocked, NULL); /* dies here of one that has come */
 }
 
 /* ---- options ---- */

@@ -1,7 +1,6 @@
 #include "tools/perf/ranks.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,12 +14,11 @@
 #include "tools/common/exact_io.h"
 
 static tpv_status_t hear_one(const tpv_ranks_t *ranks, unsigned index, int64_t deadline, tpv_trial_t *trial) {
-    struct pollfd ready = {.fd = ranks->orders[index], .events = POLLIN};
-    int left = (int)(tpv_deadline_left(deadline) / TPV_NS_PER_MS);
-    if (poll(&ready, 1, left) == 0)
+    tpv_status_t heard = tpv_exact_read_until(ranks->orders[index], ranks->stop, deadline, trial, sizeof *trial);
+    if (heard == TPV_ERR_CANCELLED) return heard;
+    if (heard == TPV_ERR_DEADLINE)
         return tpv_error_set(TPV_ERR_PEER, "rank %u hangs: no answer in %d s", index, TPV_TRIAL_SECONDS);
-    if (tpv_exact_read(ready.fd, trial, sizeof *trial) != TPV_OK)
-        return tpv_error_set(TPV_ERR_PEER, "the process of rank %u died", index);
+    if (heard != TPV_OK) return tpv_error_set(TPV_ERR_PEER, "the process of rank %u died", index);
     if (trial->status == TPV_OK) return TPV_OK;
     trial->message[sizeof trial->message - 1] = '\0';
     return ranks->count > 1 ? tpv_error_set(trial->status, "rank %u: %s", index, trial->message)
@@ -56,7 +54,8 @@ static tpv_status_t start_one(const tpv_rank_setup_t *setup, unsigned index, tpv
 }
 
 tpv_status_t tpv_ranks_start(const tpv_rank_setup_t *setup, unsigned count, tpv_ranks_t *ranks) {
-    *ranks = (tpv_ranks_t){.processes = calloc(count, sizeof *ranks->processes),
+    *ranks = (tpv_ranks_t){.stop = -1,
+                           .processes = calloc(count, sizeof *ranks->processes),
                            .orders = calloc(count, sizeof *ranks->orders)};
     tpv_trial_t *answers = calloc(count, sizeof *answers);
     tpv_status_t status = TPV_OK;

@@ -2,25 +2,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/params.h"
 #include "tools/common/cli.h"
-
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* `part` of all values are at most this; sorts them. */
-static double quantile(double *values, unsigned count, double part) {
-    if (count == 0) return 0;
-    qsort(values, count, sizeof *values, compare);
-    double place = part * (count - 1);
-    unsigned below = (unsigned)place;
-    if (below + 1 >= count) return values[count - 1];
-    return values[below] + (place - below) * (values[below + 1] - values[below]);
-}
+#include "tools/common/quantile.h"
 
 static double per_second(double bytes, double seconds) {
     return seconds > 0 ? bytes / 1e9 / seconds : 0;
@@ -31,18 +16,19 @@ typedef struct {
 } figures_t;
 
 static figures_t figures_of(tpv_series_t *series, tpv_series_t *stream) {
-    figures_t figures = {.seconds = quantile(series->seconds, series->rounds, 0.5)};
-    double between = quantile(series->seconds, series->rounds, 0.75) - quantile(series->seconds, series->rounds, 0.25);
+    figures_t figures = {.seconds = tpv_quantile(series->seconds, series->rounds, 0.5)};
+    double between =
+        tpv_quantile(series->seconds, series->rounds, 0.75) - tpv_quantile(series->seconds, series->rounds, 0.25);
     figures.spread = figures.seconds > 0 ? between / figures.seconds : 0;
-    figures.first = quantile(series->first, series->rounds, 0.5);
-    figures.gap_p99 = quantile(series->gap_p99, series->rounds, 0.5);
+    figures.first = tpv_quantile(series->first, series->rounds, 0.5);
+    figures.gap_p99 = tpv_quantile(series->gap_p99, series->rounds, 0.5);
     figures.algbw = per_second((double)series->bytes, figures.seconds);
     figures.busbw = per_second((double)series->wire, figures.seconds);
     figures.gather = per_second(series->gathered_bytes, series->gather_seconds);
     figures.wire_per_needed = series->bytes ? (double)series->wire / (double)series->bytes : 1;
     if (stream && stream->rounds)
         figures.per_stream =
-            figures.algbw / per_second((double)stream->bytes, quantile(stream->seconds, stream->rounds, 0.5));
+            figures.algbw / per_second((double)stream->bytes, tpv_quantile(stream->seconds, stream->rounds, 0.5));
     return figures;
 }
 

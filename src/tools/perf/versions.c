@@ -135,7 +135,7 @@ tpv_status_t tpv_versions_next(tpv_versions_t *versions, double deadline_s) {
     int process = (int)getpid();
     versions->count++;
     int length = snprintf(folder, sizeof folder, "%s.perf-%d-%u", versions->checkpoint, process, versions->count);
-    int size = snprintf(label, sizeof label, "%.*s@perf-%d-%u", (int)strcspn(versions->name, "@"), versions->name,
+    int size = snprintf(label, sizeof label, "%.*s.perf-%d@%u", (int)strcspn(versions->name, "@"), versions->name,
                         process, versions->count);
     if (length < 0 || (size_t)length >= sizeof folder || size < 0 || (size_t)size >= sizeof label)
         return tpv_error_set(TPV_ERR_ARGUMENT, "%s: too long a name", versions->checkpoint);
@@ -147,6 +147,9 @@ tpv_status_t tpv_versions_next(tpv_versions_t *versions, double deadline_s) {
     if (status != TPV_OK) {
         char message[TPV_ERROR_MAX];
         snprintf(message, sizeof message, "%s", tpv_error_message());
+        /* It may be on offer all the same, or come to be. */
+        if (status == TPV_ERR_DEADLINE || status == TPV_ERR_PEER)
+            (void)tpv_source_retire(versions->source, label, CONTROL_SECONDS);
         drop("", folder, versions->source);
         return tpv_error_set(status, "new version: %s", message);
     }

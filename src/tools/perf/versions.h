@@ -8,7 +8,7 @@
 typedef struct tpv_versions {
     tpv_source_t *source;
     const char *checkpoint; /* a folder on this host that the service can read */
-    const char *name;       /* of the artifact */
+    const char *name;       /* of the artifact; versions are offered as NAME.perf-PID, which no rank asks for */
     unsigned count;
     char folder[4096]; /* of the present version; "": none */
     char label[256];
