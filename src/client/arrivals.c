@@ -141,7 +141,7 @@ static tpv_status_t arrived(void *user, uint64_t index, void *data, uint64_t dig
     place->digest = digest;
     atomic_store_explicit(&place->state, TAKING, memory_order_relaxed); /* the pool's mutex publishes it */
     if (arrivals->pool)
-        tpv_pool_submit(arrivals->pool, &place->job);
+        tpv_pool_submit(arrivals->pool, NULL, &place->job);
     else
         run(&place->job);
     return TPV_OK;

@@ -50,6 +50,7 @@ typedef struct {
 
 struct tpv_feeder {
     tpv_pool_t *pool;
+    tpv_job_queue_t queue; /* of its own: fetches take turns in the pool */
     tpv_store_t *store;
     tpv_metrics_t *metrics;
     tpv_stored_t *stored;
@@ -202,7 +203,7 @@ static void submit(tpv_feeder_t *feeder, slot_t *slot, task_t task) {
         tpv_metrics_gather_started(feeder->metrics);
     feeder->counts.waited = true;
     atomic_store_explicit(&slot->state, PREPARING, memory_order_relaxed); /* the pool's mutex publishes it */
-    tpv_pool_submit(feeder->pool, &slot->job);
+    tpv_pool_submit(feeder->pool, &feeder->queue, &slot->job);
 }
 
 /* True when the export's chunk is ready; otherwise see that somebody prepares it. */
@@ -274,8 +275,12 @@ static tpv_status_t take_staging(tpv_feeder_t *feeder) {
     bool got = false;
     TPV_TRY(tpv_store_reserve(feeder->store, bytes, &got));
     if (!got) return TPV_OK;
-    feeder->reserved = bytes;
-    return map_staging(feeder, bytes);
+    tpv_status_t status = map_staging(feeder, bytes);
+    if (status == TPV_OK)
+        feeder->reserved = bytes;
+    else
+        tpv_store_unreserve(feeder->store, bytes);
+    return status;
 }
 
 static tpv_status_t get(void *user, uint32_t index, uint64_t chunk, const void **data, uint64_t *digest) {

@@ -164,6 +164,6 @@ void tpv_preparation_start(tpv_service_t *service, tpv_exchange_t *exchange, tpv
         return;
     }
     *preparation = (preparation_t){.job = {.run = run}, .service = service, .exchange = exchange, .fetch = fetch};
-    tpv_pool_submit(length > TPV_PREPARATION_LONG ? service->long_preparations : service->preparations,
+    tpv_pool_submit(length > TPV_PREPARATION_LONG ? service->long_preparations : service->preparations, NULL,
                     &preparation->job);
 }

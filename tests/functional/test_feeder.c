@@ -1,5 +1,7 @@
 /* The chunks of a fetch as its mover gets them: each digest is that of its bytes, whoever prepared them. */
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -20,6 +23,7 @@
 #define COLUMNS 256
 #define WHOLE "[256,256],\"strides\":[256,1],\"offset\":0"
 #define LEFT "[256,128],\"strides\":[256,1],\"offset\":0"
+#define RIGHT "[256,128],\"strides\":[256,1],\"offset\":128"
 #define MOVERS 3
 #define LIMIT_S 60
 
@@ -82,41 +86,58 @@ static const char *drain(const tpv_stream_t *stream, tpv_feeder_t *feeder) {
     return NULL;
 }
 
-static void *fetch(void *argument) {
-    mover_t *mover = argument;
-    room_t *room = mover->room;
+typedef struct {
+    tpv_stored_t *stored;
+    tpv_stream_t stream;
+    tpv_feeder_t *feeder;
+} opened_t;
+
+static bool open_fetch(room_t *room, const char *sizes, uint32_t chunk_bytes, opened_t *opened) {
     char spec[512];
     tpv_view_t *view = NULL;
-    tpv_stored_t *stored = NULL;
-    tpv_feeder_t *feeder = NULL;
     bool reused;
+    *opened = (opened_t){0};
     snprintf(spec, sizeof spec,
              "{\"format\":\"tpview-view-1\",\"outputs\":[{\"name\":\"part\",\"dtype\":\"U8\",\"shape\":[256,%d],"
              "\"pieces\":[{\"tensor\":\"matrix\",\"sizes\":%s}]}]}",
-             strstr(mover->sizes, "128") ? 128 : 256, mover->sizes);
-    mover->fault = "no export";
+             strstr(sizes, ",128]") ? 128 : 256, sizes);
     if (tpv_view_from_json(room->entry->artifact, spec, strlen(spec), &view) != TPV_OK ||
-        tpv_store_acquire(room->store, room->entry, view, tpv_deadline_in(LIMIT_S), &stored, &reused) != TPV_OK)
-        return NULL;
-    tpv_stream_t stream = {.comms = 1, .bytes = tpv_view_stats(stored->view).bytes};
-    stream.chunk_bytes = tpv_feeder_chunk_bytes(stored, mover->chunk_bytes, 1);
-    uint64_t staging = tpv_feeder_staging(room->store, stored, &stream);
-    if (tpv_feeder_open(room->pool, room->store, &room->metrics, stored, &stream, staging, &feeder) == TPV_OK)
-        mover->fault = drain(&stream, feeder);
-    tpv_feeder_close(feeder);
-    tpv_store_release(room->store, stored);
+        tpv_store_acquire(room->store, room->entry, view, tpv_deadline_in(LIMIT_S), &opened->stored, &reused) != TPV_OK)
+        return false;
+    opened->stream = (tpv_stream_t){.comms = 1, .bytes = tpv_view_stats(opened->stored->view).bytes};
+    opened->stream.chunk_bytes = tpv_feeder_chunk_bytes(opened->stored, chunk_bytes, 1);
+    uint64_t staging = tpv_feeder_staging(room->store, opened->stored, &opened->stream);
+    return tpv_feeder_open(room->pool, room->store, &room->metrics, opened->stored, &opened->stream, staging,
+                           &opened->feeder) == TPV_OK;
+}
+
+static void close_fetch(room_t *room, const opened_t *opened) {
+    tpv_feeder_close(opened->feeder);
+    if (opened->stored) tpv_store_release(room->store, opened->stored);
+}
+
+static void *fetch(void *argument) {
+    mover_t *mover = argument;
+    opened_t opened;
+    bool is_open = open_fetch(mover->room, mover->sizes, mover->chunk_bytes, &opened);
+    mover->fault = is_open ? drain(&opened.stream, opened.feeder) : "no export";
+    close_fetch(mover->room, &opened);
     return NULL;
+}
+
+static void open_store(room_t *room, uint32_t chunk_bytes, uint64_t budget) {
+    tpv_store_options_t options = {.table = room->table,
+                                   .metrics = &room->metrics,
+                                   .chunk_bytes = chunk_bytes,
+                                   .budget = budget,
+                                   .ttl_ns = 3600 * TPV_NS_PER_SECOND};
+    assert_int_equal(tpv_store_open(&options, &room->store), TPV_OK);
 }
 
 /* Some fetches at once, of a view that nobody has prepared yet, again and again. */
 static void fetch_at_once(room_t *room, const char *sizes, uint64_t budget, const uint32_t chunk_bytes[MOVERS]) {
     for (int round = 0; round < 60; round++) {
-        tpv_store_options_t options = {.table = room->table,
-                                       .metrics = &room->metrics,
-                                       .chunk_bytes = 64 << 10,
-                                       .budget = budget,
-                                       .ttl_ns = 3600 * TPV_NS_PER_SECOND};
-        assert_int_equal(tpv_store_open(&options, &room->store), TPV_OK);
+        open_store(room, 64 << 10, budget);
         pthread_t threads[MOVERS];
         mover_t movers[MOVERS];
         for (int i = 0; i < MOVERS; i++) {
@@ -151,11 +172,100 @@ static void gathered_by_each(void **state) {
     fetch_at_once(*state, LEFT, 4096, MIXED);
 }
 
+typedef struct {
+    tpv_job_t job;
+    sem_t open;
+} gate_t;
+
+static void pass_gate(tpv_job_t *job) {
+    sem_wait(&((gate_t *)((char *)job - offsetof(gate_t, job)))->open);
+}
+
+static bool is_there(const opened_t *opened, uint32_t slot) {
+    tpv_chunks_t chunks = tpv_feeder_chunks(opened->feeder);
+    const void *data = NULL;
+    uint64_t digest = 0;
+    assert_int_equal(chunks.get(chunks.user, slot, slot, &data, &digest), TPV_OK);
+    return data != NULL;
+}
+
+/* One thread, held at a gate, and a second gate in a queue of its own behind the chunks: between the gates each fetch
+ * has one turn. */
+static void fetches_take_turns(void **state) {
+    room_t *room = *state;
+    gate_t gates[2] = {{.job = {.run = pass_gate}}, {.job = {.run = pass_gate}}};
+    tpv_job_queue_t own = {0};
+    opened_t busy, small;
+    tpv_pool_close(room->pool);
+    assert_int_equal(tpv_pool_open(1, &room->pool), TPV_OK);
+    open_store(room, 4096, 64 << 20);
+    for (int i = 0; i < 2; i++)
+        sem_init(&gates[i].open, 0, 0);
+    tpv_pool_submit(room->pool, NULL, &gates[0].job);
+    assert_true(open_fetch(room, LEFT, 4096, &busy));
+    assert_true(open_fetch(room, RIGHT, 4096, &small));
+    for (uint32_t slot = 0; slot < 4; slot++)
+        assert_false(is_there(&busy, slot));
+    assert_false(is_there(&small, 0));
+    tpv_pool_submit(room->pool, &own, &gates[1].job);
+    sem_post(&gates[0].open);
+    int64_t deadline = tpv_deadline_in(LIMIT_S);
+    bool came = false;
+    while (!came && !tpv_deadline_passed(deadline))
+        came = is_there(&small, 0);
+    bool first = is_there(&busy, 0), second = is_there(&busy, 1);
+    sem_post(&gates[1].open);
+    while ((!tpv_feeder_idle(busy.feeder) || !tpv_feeder_idle(small.feeder)) && !tpv_deadline_passed(deadline))
+        sched_yield();
+    for (uint32_t slot = 0; slot < 4; slot++)
+        assert_true(is_there(&busy, slot));
+    close_fetch(room, &busy);
+    close_fetch(room, &small);
+    tpv_store_close(room->store);
+    for (int i = 0; i < 2; i++)
+        sem_destroy(&gates[i].open);
+    assert_true(came);
+    assert_true(first);
+    assert_false(second);
+}
+
+/* A plugin that does not take files makes a fetch want staging late: where there is no memory for it, what was reserved
+ * of the budget is given back at once, and the next try may succeed. */
+static void staging_that_cannot_be_mapped(void **state) {
+    room_t *room = *state;
+    opened_t opened;
+    size_t regions = 0;
+    struct rlimit all, none;
+    open_store(room, 64 << 10, 64 << 20);
+    assert_true(open_fetch(room, WHOLE, 64 << 10, &opened));
+    tpv_chunks_t chunks = tpv_feeder_chunks(opened.feeder);
+    tpv_feeder_regions(opened.feeder, &regions);
+    assert_int_equal(chunks.refused(chunks.user, 0, regions - 1), TPV_OK);
+    unsigned long long used = atomic_load(&room->metrics.budget_used);
+    const void *data = NULL;
+    uint64_t digest = 0;
+    assert_int_equal(getrlimit(RLIMIT_AS, &all), 0);
+    none = all;
+    none.rlim_cur = 1;
+    assert_int_equal(setrlimit(RLIMIT_AS, &none), 0);
+    tpv_status_t status = chunks.get(chunks.user, 0, 0, &data, &digest);
+    assert_int_equal(setrlimit(RLIMIT_AS, &all), 0);
+    assert_int_equal(status, TPV_ERR_NO_MEMORY);
+    assert_int_equal(atomic_load(&room->metrics.budget_used), used);
+    const char *fault = drain(&opened.stream, opened.feeder);
+    close_fetch(room, &opened);
+    tpv_store_close(room->store);
+    assert_null(fault);
+    assert_int_equal(atomic_load(&room->metrics.budget_used), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(runs_of_a_file, setup, teardown),
         cmocka_unit_test_setup_teardown(gathered_and_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(gathered_by_each, setup, teardown),
+        cmocka_unit_test_setup_teardown(fetches_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(staging_that_cannot_be_mapped, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
