@@ -28,10 +28,6 @@ typedef struct {
     bool late;
 } pass_t;
 
-uint64_t tpv_chunk_table_memory(uint64_t bytes, uint32_t chunk_bytes) {
-    return (bytes / chunk_bytes + (bytes % chunk_bytes != 0)) * sizeof(tpv_chunk_source_t);
-}
-
 void tpv_chunk_table_clear(tpv_chunk_table_t *table) {
     free(table->sources);
     *table = (tpv_chunk_table_t){0};

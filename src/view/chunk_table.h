@@ -31,9 +31,6 @@ typedef struct tpv_chunk_table {
     tpv_chunk_source_t *sources; /* `count` of them; owned */
 } tpv_chunk_table_t;
 
-/* The memory that the table of `bytes` takes, in bytes. */
-uint64_t tpv_chunk_table_memory(uint64_t bytes, uint32_t chunk_bytes);
-
 /*
  * Make the table. It takes time in proportion to records, chunks and what the chunks that are one run are made of; a
  * view for which that is more than a fixed number of steps has chunks GATHERED that could be told to be runs, never the
