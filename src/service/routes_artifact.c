@@ -41,6 +41,9 @@ void tpv_route_artifact_manifest(tpv_service_t *service, tpv_exchange_t *exchang
         tpv_route_fail(service, exchange, tpv_catalog_lacks(&service->catalog, name));
 }
 
+/* A label and a path, each byte of which JSON may write as six. Parsed, small values take sixty times their text. */
+#define PUBLISH_REQUEST_MAX ((size_t)64 << 10)
+
 /* Whoever may name a folder here decides what every rank gets under a model's name. */
 static tpv_status_t check_admin(const tpv_exchange_t *exchange) {
     if (tpv_exchange_is_admin(exchange)) return TPV_OK;
@@ -52,8 +55,12 @@ static tpv_status_t check_admin(const tpv_exchange_t *exchange) {
 void tpv_route_artifact_publish(tpv_service_t *service, tpv_exchange_t *exchange) {
     size_t length = 0;
     const char *body = tpv_exchange_body(exchange, &length), *definition = NULL;
+    json_t *root = NULL;
     tpv_status_t status = check_admin(exchange);
-    json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL);
+    if (status == TPV_OK && length > PUBLISH_REQUEST_MAX)
+        status = tpv_error_set(TPV_ERR_FORMAT, "publish request: %zu bytes: expected at most %zu", length,
+                               PUBLISH_REQUEST_MAX);
+    if (status == TPV_OK) root = json_loadb(body, length, JSON_REJECT_DUPLICATES, NULL);
     if (status == TPV_OK && json_unpack(root, "{s:s!}", "artifact", &definition) != 0)
         status = tpv_error_set(TPV_ERR_FORMAT, "publish request: expected {\"artifact\":\"NAME@VERSION=DIR\"}");
     if (status == TPV_OK) status = tpv_publisher_start(service, exchange, definition);

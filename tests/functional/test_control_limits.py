@@ -142,6 +142,23 @@ def test_body_of_small_values(tiny, start_service, item, place):
     assert peak_bytes(service) - before <= 4 * len(body)
 
 
+@pytest.mark.parametrize("item", [b"[],", b"{},", b"1,"])
+@pytest.mark.parametrize("rights", ["Unix socket", "fetch token"])
+def test_publish_body_of_small_values(tiny, start_service, tmp_path, item, rights):
+    """The same of those who may publish, and of those who may not."""
+    token = tmp_path / "token"
+    token.write_text("rank\n")
+    token.chmod(0o600)
+    remote = rights == "fetch token"
+    service = start_service(f"qwen3@1={tiny('qwen3')}", *(("--listen", "127.0.0.1:0", "--token-file", token) if remote else ()))
+    call(service.source, "GET", "/healthz")
+    before, size = resident_bytes(service), 16 * MIB
+    body = b'{"artifact":[' + item * (size // len(item)) + b"1]}"
+    answer = call(service.source, "POST", "/v1/artifacts", body, token="rank" if remote else None)
+    assert answer[0] == (403 if remote else 400) and error(answer)
+    assert peak_bytes(service) - before <= 4 * len(body)
+
+
 def big_view(index: dict, number: int, names: int = 8000) -> dict:
     view = whole_tensor(index, "model.norm.weight")
     view["aliases"] = {f"{number:04d}-{i:07d}-" + "n" * 900: "model.norm.weight" for i in range(names)}
