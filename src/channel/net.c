@@ -126,7 +126,10 @@ static tpv_status_t open_one(const char *name, tpv_net_t **net) {
     n->library = open_library(name);
     if (!n->library) {
         const char *reason = dlerror();
-        status = tpv_error_set(TPV_ERR_NOT_FOUND, "net plugin \"%s\" cannot be loaded: %s", name, reason ? reason : "");
+        status = tpv_error_set(TPV_ERR_NOT_FOUND,
+                               "net plugin \"%s\" cannot be loaded: %s (expected tpview, the NAME of a "
+                               "libnccl-net-NAME.so or the path of a file)",
+                               name, reason ? reason : "");
         goto fail;
     }
     status = bind_newest(n, name);

@@ -1,6 +1,7 @@
 #include "service/service.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -120,7 +121,10 @@ tpv_status_t tpv_service_publish(tpv_service_t *service, tpv_entry_t *entry) {
 
 tpv_status_t tpv_service_retire(tpv_service_t *service, const char *label) {
     tpv_entry_t *entry = tpv_catalog_withdraw(&service->catalog, label);
-    if (!entry) return tpv_catalog_lacks(&service->catalog, label);
+    if (!entry) {
+        tpv_status_t status = tpv_catalog_lacks(&service->catalog, label);
+        return strchr(label, '@') ? status : tpv_error_prefix(status, "retiring needs NAME@VERSION");
+    }
     tpv_store_withdraw(service->store, entry);
     tpv_entry_release(entry);
     tpv_mover_wake(service->mover);

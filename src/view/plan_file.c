@@ -218,6 +218,9 @@ static tpv_status_t check_fields(json_t *root) {
                                        NULL};
     const char *format;
     TPV_TRY(tpv_fields_known("plan", root, keys));
+    if (!json_object_get(root, "format"))
+        return tpv_error_set(TPV_ERR_FORMAT, "\"format\" is missing: expected \"%s\", or \"tpview-view-1\" for a view",
+                             PLAN_FORMAT);
     TPV_TRY(tpv_field_name("plan", root, "format", &format));
     if (strcmp(format, PLAN_FORMAT) == 0) return TPV_OK;
     return tpv_error_set(TPV_ERR_FORMAT, "format \"%.100s\", expected \"%s\" or \"tpview-view-1\"", format,

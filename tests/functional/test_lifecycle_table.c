@@ -2,9 +2,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
-#include <stdatomic.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -94,6 +94,25 @@ static void what_is_not_ours_alone_is_refused(void **state) {
     assert_int_equal(mkdir(path, 0600), 0);
     assert_int_not_equal(tpv_table_open(name, TPV_OPEN_CREATE, &table), TPV_OK);
     rmdir(path);
+}
+
+/* Anybody may take the name first. */
+static void a_table_of_another_user_is_told_with_its_owner(void **state) {
+    (void)state;
+    tpv_table_t *table;
+    close(open(path, O_CREAT | O_RDWR, 0600));
+    if (chown(path, 1234, 1234) != 0) { /* needs root */
+        unlink(path);
+        skip();
+    }
+    assert_int_equal(tpv_table_open(name, TPV_OPEN_CREATE, &table), TPV_ERR_PERMISSION);
+    assert_non_null(strstr(tpv_error_message(), path));
+    assert_non_null(strstr(tpv_error_message(), "belongs to user 1234"));
+    assert_non_null(strstr(tpv_error_message(), "TPVIEW_NAMESPACE"));
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_size, 0);
+    unlink(path);
 }
 
 /* Change the header of the table's file. */
@@ -398,6 +417,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(it_is_made_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_names_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_not_ours_alone_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_table_of_another_user_is_told_with_its_owner, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_foreign_layout_is_refused_by_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_abandoned_table_is_replaced, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_living_stranger_keeps_its_table, set_up, tear_down),

@@ -1,12 +1,18 @@
-"""Where a service may listen: what counts as open to other hosts, and what stands in a socket's place."""
+"""Where a service may listen: what counts as open to other hosts, what stands in a socket's place, and who of several
+starters gets it."""
 
+import fcntl
 import os
+import select
 import socket
 import subprocess
+import time
 
 import pytest
 from conftest import LIMIT_S
 from outcomes import failed
+
+STARTERS = 6
 
 
 @pytest.fixture
@@ -66,3 +72,57 @@ def test_what_is_no_socket_is_left_alone(refused, sockets, kind):
 def test_a_path_too_long_for_a_socket(refused, sockets):
     done = refused("--unix", sockets / (108 * "x"))
     assert done.returncode == 2 and "107" in done.stderr
+
+
+@pytest.fixture
+def stale(sockets):
+    """A socket that a dead service has left."""
+    path = sockets / "stale.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    return path
+
+
+def test_what_a_dead_service_left_is_taken_over(tiny, start_service, sockets, control):
+    path = sockets / "x.sock"
+    first = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", path)
+    first.process.process.kill()
+    first.process.process.wait()
+    assert sorted(entry.name for entry in sockets.iterdir()) == ["x.sock", "x.sock.lock"]
+    second = start_service(f"qwen3@1={tiny('qwen3')}", "--unix", path)
+    assert control(second.source).call("GET", "/healthz")[0] == 200
+    second.process.stop()
+    assert list(sockets.iterdir()) == []
+
+
+def test_nobody_takes_a_socket_whose_lock_is_held(refused, stale):
+    """Its holder is about to replace the old socket by its own, which must not be taken away again."""
+    before = stale.lstat().st_ino
+    with open(f"{stale}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        failed(refused("--unix", stale), str(stale), "in use")
+    assert stale.lstat().st_ino == before
+
+
+def test_one_of_several_starters_gets_a_stale_socket(tiny, build, environ, stale, control):
+    command = [str(build / "bin" / "tpviewd"), f"qwen3@1={tiny('qwen3')}", "--unix", str(stale)]
+    starters = [subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True) for _ in range(STARTERS)]
+    try:
+        # Each says that it is ready, or ends.
+        lines, deadline = {}, time.monotonic() + LIMIT_S
+        while len(lines) < STARTERS:
+            silent = {starter.stdout: starter for starter in starters if starter not in lines}
+            spoke = select.select(list(silent), [], [], max(0.0, deadline - time.monotonic()))[0]
+            assert spoke, "neither ready nor ended"
+            lines.update({silent[stream]: stream.readline() for stream in spoke})
+        ready = [starter for starter, line in lines.items() if line]
+        assert len(ready) == 1
+        for starter in starters:
+            if starter not in ready:
+                assert starter.wait(LIMIT_S) == 1 and "in use" in starter.stderr.read()
+        assert control(f"unix:{stale}").call("GET", "/healthz")[0] == 200
+    finally:
+        for starter in starters:
+            starter.kill()
+            starter.communicate()

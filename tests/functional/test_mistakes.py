@@ -15,7 +15,8 @@ FETCH = f"fetch --source $S --artifact qwen3 {RANK}"
 PLAN = f"plan --checkpoint $M {RANK}"
 
 # (command line, exit code, what the answer says). $S: a service's address; $M: its checkpoint; $D: a folder, with a file
-# "text" that is no JSON and a socket "dead.sock" that nobody listens on; $K: the folder of the service's socket.
+# "text" that is no JSON, a plan "noformat" without a format, and a socket "dead.sock" that nobody listens on; $K: the
+# folder of the service's socket.
 TPVIEW = [
     ("", 2, ["Usage: tpview COMMAND"]),
     ("frobnicate", 2, ['"frobnicate"', "tpview --help"]),
@@ -54,11 +55,12 @@ TPVIEW = [
     (f"{FETCH} --out $D", 2, ["$D", "folder"]),
     (f"{FETCH} --out -", 2, ["--out -", "standard output", "./-"]),
     (f"{FETCH} --out $D/none/x.safetensors", 1, ["$D/none/x.safetensors", "No such file or directory"]),
-    (f"{FETCH} --null --net foo", 1, ["foo"]),
+    (f"{FETCH} --null --net foo", 1, ["foo", "libnccl-net-NAME.so"]),
     (f"{FETCH} --null --deadline 5s", 2, ["--deadline", "5s", "seconds"]),
     (f"{FETCH} --null --chunk 1MB", 2, ["--chunk", "1MB", "M"]),
     (f"{FETCH} --null --plan $D/none.json", 1, ["$D/none.json", "No such file or directory"]),
     (f"{PLAN} --plan $D/text", 1, ["$D/text", "JSON"]),
+    (f"{PLAN} --plan $D/noformat", 1, ["$D/noformat", '"format" is missing', "tpview-plan-1"]),
     (f"plan --checkpoint $M/config.json {RANK}", 1, ["config.json", "no safetensors file"]),
     (f"plan --checkpoint $D {RANK}", 1, ["$D", ".safetensors"]),
     (f"plan --checkpoint $D/none {RANK}", 1, ["$D/none", "No such file or directory"]),
@@ -70,7 +72,9 @@ TPVIEW = [
     ("publish --source $S qwen3=/x", 2, ["NAME@VERSION=DIR"]),
     ("publish --source $S qwen3@1=$M", 2, ["qwen3@1", "already"]),
     ("publish --source $S qwen3@2=$D/none", 1, ["$D/none", "No such file or directory"]),
-    ("retire --source $S qwen3", 1, ["qwen3@1"]),
+    ("retire --source $S qwen3", 1, ["NAME@VERSION", "there is qwen3@1"]),
+    ("retire --source $S qwen3@2", 1, ['"qwen3@2"', "there is qwen3@1"]),
+    ("retire --source $S qwen", 1, ['"qwen"', "there is qwen3@1"]),
     ("retire --source $S", 2, ["NAME@VERSION", "tpview retire --help"]),
     ("leases --watch x", 2, ["--watch", "x", "seconds"]),
     ("leases --source $S", 2, ["--source", "tpview leases --help"]),
@@ -107,6 +111,7 @@ def places(tiny, start_service, sockets) -> dict[str, str]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(sockets / "dead.sock"))
     (sockets / "text").write_text("not json")
+    (sockets / "noformat").write_text('{"tp_plan": {}}')
     return {"$S": service.source, "$M": str(tiny("qwen3")), "$D": str(sockets), "$K": str(sockets)}
 
 

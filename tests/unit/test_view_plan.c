@@ -171,7 +171,8 @@ static void plan_file_faults(void **state) {
         const char *message;
     } faults[] = {
         {"nonsense", TPV_ERR_FORMAT, "plan file: bad JSON at byte 0: expected an object"},
-        {"{}", TPV_ERR_FORMAT, "plan file: plan: \"format\" must be a string of 1 to 1024 bytes"},
+        {"{}", TPV_ERR_FORMAT,
+         "plan file: \"format\" is missing: expected \"tpview-plan-1\", or \"tpview-view-1\" for a view"},
         {"{\"format\":\"tpview-plan-2\"}", TPV_ERR_FORMAT,
          "plan file: format \"tpview-plan-2\", expected \"tpview-plan-1\" or \"tpview-view-1\""},
         {"{\"format\":\"tpview-plan-1\",\"rules\":{}}", TPV_ERR_FORMAT, "plan file: plan: unknown key \"rules\""},
