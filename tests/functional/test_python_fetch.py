@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
 
 import numpy
@@ -300,6 +299,12 @@ def test_addresses_of_no_source():
             tpview.connect(address)
 
 
+def interrupt_a_wait(thread: int):
+    """Once that thread is in Job.wait."""
+    wait_for(lambda: sys._current_frames()[thread].f_code is tpview.Job.wait.__code__, 30, "the wait")
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_interrupting_a_wait(slow):
     """Ctrl-C gets through while a thread waits for a stopped source."""
     running, source, plan = slow
@@ -308,10 +313,11 @@ def test_interrupting_a_wait(slow):
     with begin(source, plan) as job:
         os.kill(running.process.process.pid, signal.SIGSTOP)
         try:
-            timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-            timer.start()
+            interrupter = threading.Thread(target=interrupt_a_wait, args=(threading.get_ident(),))
             with pytest.raises(KeyboardInterrupt):
-                job.wait(30)
+                interrupter.start()
+                job.wait(60)
+            interrupter.join()
         finally:
             os.kill(running.process.process.pid, signal.SIGCONT)
             signal.signal(signal.SIGINT, before)
@@ -359,7 +365,4 @@ def test_many_fetches_leak_nothing(source):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(30):
         round_trip()
-    deadline = time.monotonic() + 10
-    while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, 60, "the end of all descriptors")
