@@ -52,7 +52,7 @@ typedef struct tpv_source_options {
 TPV_API tpv_status_t tpv_source_open(const char *address, const tpv_source_options_t *options, tpv_source_t **source);
 /*
  * Name one more service, to be asked when those named before it cannot give what is wanted. Errors as tpv_source_open,
- * and TPV_ERR_ARGUMENT for one more than TPV_MAX_SOURCES.
+ * and TPV_ERR_ARGUMENT for one more than TPV_MAX_SOURCES, and for NULL.
  */
 TPV_API tpv_status_t tpv_source_add(tpv_source_t *source, const char *address, const tpv_source_options_t *options);
 /* NULL is allowed. Ends leases that are still held through it. */

@@ -79,8 +79,10 @@ tpv_status_t tpv_receiver_open(const tpv_net_t *net, const tpv_stream_t *stream,
 /* NCCL_NET_HANDLE_MAXSIZE bytes with which the source connects comm `comm`. */
 const void *tpv_receiver_handle(const tpv_receiver_t *receiver, uint32_t comm);
 /* *done when every wanted chunk has arrived. TPV_ERR_PEER, TPV_ERR_NET, TPV_ERR_PROTOCOL, errors of the landing, and
- * what the source reported; after an error only counts and close are allowed. */
+ * what the source reported; after an error only reported, counts and close are allowed. */
 tpv_status_t tpv_receiver_advance(tpv_receiver_t *receiver, bool *moved, bool *done);
+/* Whether the error of tpv_receiver_advance is what the source reported. */
+bool tpv_receiver_reported(const tpv_receiver_t *receiver);
 tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver);
 /* Also with transfers in flight: nothing writes to the landing's memory afterwards. NULL is allowed. */
 void tpv_receiver_close(tpv_receiver_t *receiver);

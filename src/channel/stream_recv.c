@@ -38,7 +38,8 @@ struct tpv_receiver {
     const tpv_net_t *net;
     tpv_stream_t stream;
     tpv_selection_t selection;
-    bool begun; /* the length of chunks is known */
+    bool begun;    /* the length of chunks is known */
+    bool reported; /* the source said why it cannot go on */
     tpv_landing_t landing;
     tpv_stream_counts_t counts;
     lane_t lanes[];
@@ -92,6 +93,10 @@ void tpv_receiver_close(tpv_receiver_t *receiver) {
 
 const void *tpv_receiver_handle(const tpv_receiver_t *receiver, uint32_t comm) {
     return receiver->lanes[comm].handle;
+}
+
+bool tpv_receiver_reported(const tpv_receiver_t *receiver) {
+    return receiver->reported;
 }
 
 tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver) {
@@ -229,6 +234,7 @@ static tpv_status_t check_chunk(tpv_receiver_t *receiver, const slot_t *slot, co
         return tpv_error_set(TPV_ERR_PROTOCOL, "chunk %llu: its trailer is malformed (%d bytes)", chunk,
                              slot->trailer_size);
     if (trailer->status != TPV_OK) {
+        receiver->reported = true;
         int length = slot->trailer_size - TPV_TRAILER_BYTES;
         tpv_status_t status = trailer->status < TPV_STATUS_COUNT ? (tpv_status_t)trailer->status : TPV_ERR_PEER;
         return tpv_error_set(status, "the source reports at chunk %llu: %.*s", chunk, length, trailer->message);

@@ -33,13 +33,14 @@ struct tpv_arrivals {
     unsigned workers;
     tpv_pool_t *pool;      /* NULL: no workers */
     atomic_bool cancelled; /* relaxed: what was not begun need not be */
-    uint8_t *ring;         /* a buffer for each place; NULL until one is needed */
+    uint8_t *ring;         /* a buffer for each of the first ring_count places; NULL until one is needed */
     size_t ring_bytes;
     bool no_memory; /* for the ring or the ranges */
     tpv_ranges_t *have;
     tpv_pace_t *pace;
     char mismatch[TPV_ERROR_MAX]; /* the message of the first wrong digest */
     uint32_t count, next, busy;   /* places, where to look for a free one, how many are PLACED to TAKEN */
+    uint32_t ring_count;          /* of the places, how many have a buffer of the ring */
     place_t *places;
 };
 
@@ -72,20 +73,21 @@ static void run(tpv_job_t *job) {
 
 /* ---- for the receiver ---- */
 
-/* A window for each comm and some more for the workers, but no more than fit in the ring. */
-static uint32_t count_places(const tpv_arrivals_t *arrivals) {
-    uint64_t chunks = tpv_stream_chunks(&arrivals->stream);
+/* A window for each comm and some more for the workers; of those in the ring no more than fit. */
+static void count_places(tpv_arrivals_t *arrivals) {
+    uint64_t chunks = tpv_stream_chunks(&arrivals->stream), least = arrivals->stream.comms + 1u;
     uint64_t count = (uint64_t)arrivals->stream.comms * TPV_STREAM_WINDOW + arrivals->workers + 2;
     uint64_t fit = RING_BYTES / arrivals->stream.chunk_bytes;
-    if (!arrivals->sink->memory && count > fit) count = fit;
-    if (count < arrivals->stream.comms + 1u) count = arrivals->stream.comms + 1u;
-    return (uint32_t)(count < chunks ? count : chunks);
+    if (count > chunks) count = chunks;
+    if (fit < least) fit = least;
+    arrivals->ring_count = (uint32_t)(count < fit ? count : fit);
+    arrivals->count = arrivals->sink->memory ? (uint32_t)count : arrivals->ring_count;
 }
 
 static tpv_status_t begin(void *user, uint32_t chunk_bytes) {
     tpv_arrivals_t *arrivals = user;
     arrivals->stream.chunk_bytes = chunk_bytes;
-    arrivals->count = count_places(arrivals);
+    count_places(arrivals);
     arrivals->places = calloc(arrivals->count + 1u, sizeof *arrivals->places);
     if (!arrivals->places) return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the chunks of a fetch");
     for (uint32_t i = 0; i < arrivals->count; i++) {
@@ -99,7 +101,7 @@ static tpv_status_t begin(void *user, uint32_t chunk_bytes) {
 
 static bool map_ring(tpv_arrivals_t *arrivals) {
     if (arrivals->ring) return true;
-    arrivals->ring_bytes = (size_t)arrivals->count * arrivals->stream.chunk_bytes;
+    arrivals->ring_bytes = (size_t)arrivals->ring_count * arrivals->stream.chunk_bytes;
     void *memory = mmap(NULL, arrivals->ring_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         arrivals->no_memory = true;
@@ -110,14 +112,26 @@ static bool map_ring(tpv_arrivals_t *arrivals) {
     return true;
 }
 
+/* NULL: every place is in use. */
+static place_t *find_free(tpv_arrivals_t *arrivals, bool direct) {
+    uint32_t count = direct ? arrivals->count : arrivals->ring_count;
+    if (arrivals->busy == arrivals->count) return NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t at = (arrivals->next + i) % count;
+        if (atomic_load_explicit(&arrivals->places[at].state, memory_order_relaxed) != FREE) continue;
+        arrivals->next = at;
+        return &arrivals->places[at];
+    }
+    return NULL;
+}
+
 static void *place_chunk(void *user, uint64_t index, bool direct) {
     tpv_arrivals_t *arrivals = user;
     direct = direct && arrivals->sink->memory;
     uint64_t offset = index * arrivals->stream.chunk_bytes, length = tpv_stream_chunk_length(&arrivals->stream, index);
-    if (arrivals->busy == arrivals->count || (!direct && !map_ring(arrivals))) return NULL;
-    while (atomic_load_explicit(&arrivals->places[arrivals->next].state, memory_order_relaxed) != FREE)
-        arrivals->next = (arrivals->next + 1) % arrivals->count;
-    place_t *place = &arrivals->places[arrivals->next];
+    if (!direct && !map_ring(arrivals)) return NULL;
+    place_t *place = find_free(arrivals, direct);
+    if (!place) return NULL;
     if (direct && tpv_ranges_remove(arrivals->have, offset, offset + length) != TPV_OK) {
         arrivals->no_memory = true;
         return NULL;

@@ -43,7 +43,8 @@ typedef struct {
     char *request;
     bool answered; /* the source has said how its side ended */
     bool sent;     /* and that it has sent all: the lease is there until we end it */
-    bool strange;  /* and its answer is not one of this view */
+    bool reported; /* it has said so on a comm */
+    bool strange;  /* its answer is not one of this view */
     int64_t moved; /* when a byte last did */
     int64_t next_http, next_progress;
 } fetch_t;
@@ -199,6 +200,7 @@ static tpv_status_t run(fetch_t *fetch) {
         TPV_TRY(advance_control(fetch, readable));
         if (!received) {
             tpv_status_t status = tpv_receiver_advance(fetch->receiver, &moved, &received);
+            fetch->reported = tpv_receiver_reported(fetch->receiver);
             if (status == TPV_ERR_PEER || status == TPV_ERR_NET) return explain(fetch, status);
             TPV_TRY(status);
         }
@@ -269,7 +271,10 @@ static tpv_attempt_end_t judge(const fetch_t *fetch, tpv_status_t status) {
     if (fetch->attempt->end == TPV_ATTEMPT_FINAL || status == TPV_ERR_DEADLINE) return TPV_ATTEMPT_FINAL;
     bool broken = status == TPV_ERR_PEER || status == TPV_ERR_NET || status == TPV_ERR_PROTOCOL ||
                   status == TPV_ERR_DIGEST || status == TPV_ERR_STALE;
-    return broken ? TPV_ATTEMPT_BROKEN : TPV_ATTEMPT_REFUSED;
+    if (broken) return TPV_ATTEMPT_BROKEN;
+    /* What this process lacks, it lacks at every service. */
+    bool lacks = status == TPV_ERR_NO_MEMORY || status == TPV_ERR_SYSTEM || status == TPV_ERR_INTERNAL;
+    return lacks && !fetch->reported && !tpv_http_told(fetch->http) ? TPV_ATTEMPT_FINAL : TPV_ATTEMPT_REFUSED;
 }
 
 /* Listening, asking and receiving, with everything open. */

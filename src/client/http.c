@@ -26,7 +26,8 @@ struct tpv_http {
     char detail[CURL_ERROR_SIZE]; /* curl's own words for what failed */
     char *body;
     size_t length, capacity;
-    bool too_long;
+    bool too_long, no_memory;
+    bool told; /* an error, by the service */
 };
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
@@ -45,7 +46,10 @@ static size_t on_body(char *data, size_t size, size_t count, void *user) {
     if (http->length + bytes + 1 > http->capacity) {
         size_t capacity = 2 * (http->length + bytes + 1);
         char *grown = realloc(http->body, capacity);
-        if (!grown) return 0;
+        if (!grown) {
+            http->no_memory = true;
+            return 0;
+        }
         http->body = grown;
         http->capacity = capacity;
     }
@@ -232,6 +236,10 @@ int tpv_http_descriptor(const tpv_http_t *http) {
     return http->descriptor;
 }
 
+bool tpv_http_told(const tpv_http_t *http) {
+    return http->told;
+}
+
 const char *tpv_http_body(const tpv_http_t *http, size_t *length) {
     if (length) *length = http->length;
     return http->body ? http->body : "";
@@ -242,7 +250,7 @@ tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *pa
     if (asprintf(&url, "%s%s", http->base, path) < 0)
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a request to %s", http->address);
     http->length = 0;
-    http->too_long = http->strange = false;
+    http->too_long = http->strange = http->no_memory = http->told = false;
     http->detail[0] = '\0';
     curl_easy_setopt(http->easy, CURLOPT_URL, url);
     curl_easy_setopt(http->easy, CURLOPT_CUSTOMREQUEST, method);
@@ -296,6 +304,10 @@ static tpv_status_t connection_error(const tpv_http_t *http, CURLcode result) {
                              "source %s: user %u listens there, neither root nor this user (%u); --any-uid (any_uid) "
                              "trusts it all the same",
                              http->address, (unsigned)http->stranger, (unsigned)geteuid());
+    if (http->no_memory || result == CURLE_OUT_OF_MEMORY)
+        return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the answer of source %s", http->address);
+    if (number == EMFILE || number == ENFILE)
+        return tpv_error_set_errno(TPV_ERR_SYSTEM, (int)number, "cannot make a connection to source %s", http->address);
     if (result == CURLE_COULDNT_RESOLVE_HOST)
         return tpv_error_set(TPV_ERR_PEER, "source %s: there is no host of that name", http->address);
     if (tls && tpv_http_tls_error(http->easy, http->address, result, detail, &status)) return status;
@@ -335,7 +347,8 @@ tpv_status_t tpv_http_advance(tpv_http_t *http, bool *done) {
     if (result != CURLE_OK) return connection_error(http, result);
     long code = 0;
     curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &code);
-    return code >= 200 && code <= 299 ? TPV_OK : told_error(http, code);
+    http->told = code < 200 || code > 299;
+    return http->told ? told_error(http, code) : TPV_OK;
 }
 
 tpv_status_t tpv_http_call(tpv_http_t *http, const char *method, const char *path, const char *body, int64_t deadline) {

@@ -25,6 +25,8 @@ tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *pa
  * cannot be made or was lost, TPV_ERR_PERMISSION when the socket is not for this user or the service's certificate is
  * not to be trusted, TPV_ERR_PROTOCOL for an answer that is not of this API. */
 tpv_status_t tpv_http_advance(tpv_http_t *http, bool *done);
+/* Whether the error of the finished request is the service's own word. */
+bool tpv_http_told(const tpv_http_t *http);
 /* The finished request's body, with a final zero; valid until the next start. */
 const char *tpv_http_body(const tpv_http_t *http, size_t *length);
 /* The connection's descriptor, or -1. */

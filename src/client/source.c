@@ -17,6 +17,9 @@ int64_t tpv_source_patience_ns(void) {
 }
 
 tpv_status_t tpv_source_add(tpv_source_t *source, const char *address, const tpv_source_options_t *options) {
+    if (!address)
+        return tpv_error_set(TPV_ERR_ARGUMENT, "no address of the further source: expected unix:PATH, HOST:PORT or "
+                                               "https://HOST:PORT");
     if (source->count == TPV_MAX_SOURCES)
         return tpv_error_set(TPV_ERR_ARGUMENT, "source %s is one too many: expected at most %d", address,
                              TPV_MAX_SOURCES);
@@ -85,6 +88,7 @@ static tpv_status_t change(tpv_source_t *source, const char *method, const char 
 
 /* "/v1/artifacts/" + name + tail, where `name` is made of characters that a path may have as they are. */
 static tpv_status_t make_path(const char *name, const char *tail, char path[320]) {
+    if (!name) return tpv_error_set(TPV_ERR_ARGUMENT, "no name of an artifact: expected NAME or NAME@VERSION");
     size_t length = strlen(name);
     for (const char *c = name; *c; c++)
         if (!isalnum((unsigned char)*c) && !strchr("._-@", *c)) length = 0;
@@ -98,6 +102,7 @@ static tpv_status_t make_path(const char *name, const char *tail, char path[320]
 
 tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json) {
     tpv_http_t *http;
+    if (!path) return tpv_error_set(TPV_ERR_ARGUMENT, "no path to get: expected one such as /v1/artifacts");
     TPV_TRY(get(source, path, deadline_of(deadline_s), &http));
     *json = strdup(tpv_http_body(http, NULL));
     return *json ? TPV_OK : tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the answer to %s", path);
@@ -116,6 +121,7 @@ tpv_status_t tpv_source_artifact(tpv_source_t *source, const char *name, double 
 
 tpv_status_t tpv_source_publish(tpv_source_t *source, const char *definition, double deadline_s) {
     size_t at, equals;
+    if (!definition) return tpv_error_set(TPV_ERR_ARGUMENT, "no definition of an artifact: expected NAME@VERSION=DIR");
     TPV_TRY(tpv_label_split(definition, &at, &equals));
     json_t *root = json_pack("{s:s}", "artifact", definition);
     char *body = root ? json_dumps(root, JSON_COMPACT) : NULL;

@@ -285,6 +285,27 @@ def test_the_source_is_told_the_view_it_has_to_understand(fake, give_another_vie
     assert status == 503 and answer["error"]["status"] == "refused" and told in answer["error"]["message"], answer
 
 
+def test_what_this_process_lacks_is_no_reason_to_ask_another_source(fake, tpview, tmp_path):
+    """No thread can be made for the workers: that is not the source's doing, and no other one can help."""
+    second = fake((503, error("refused")))
+    limit = ("bash", "-c", 'ulimit -s $((1 << 37)); exec "$@"', "limited")  # no stack of this size fits in memory
+    command = fetch_command(fake.true, tmp_path / "view")
+    done = tpview(*command, "--workers", 2, "--chunk", "4K", "--source", second.address, prefix=limit)
+    failed(done, "thread")
+    assert second.fetches == [], done.stderr
+
+
+def test_control_bytes_in_the_name_of_a_source(fake, tpview, tmp_path):
+    """They get neither to the terminal nor into the JSON, which would be none."""
+    name = os.fsencode(tmp_path / "no") + b"\x1b[2J\xff.sock"
+    command = fetch_command(fake.true, tmp_path / "view")
+    done = tpview(*command, "--source", "unix:" + os.fsdecode(name), "--json")
+    assert done.returncode == 0, done.stderr
+    shares = json.loads(done.stdout)["sources"]
+    assert [share["attempts"] for share in shares] == [1, 0]
+    assert shares[1]["address"].endswith("no?[2J?.sock")
+
+
 BITS = {"BF16": 16}
 
 

@@ -110,7 +110,7 @@ static void add_shares(json_t *root, const tpv_arguments_t *arguments, const tpv
     json_t *sources = json_array();
     for (unsigned i = 0; i < result->source_count; i++) {
         const tpv_fetch_share_t *share = &result->sources[i];
-        json_array_append_new(sources, json_pack("{s:s?, s:I, s:I, s:i}", "address", arguments->sources[i], "bytes",
+        json_array_append_new(sources, json_pack("{s:s?, s:I, s:I, s:i}", "address", tpv_cli_text(arguments->sources[i]), "bytes",
                                                  (json_int_t)share->bytes, "wire_bytes", (json_int_t)share->wire_bytes,
                                                  "attempts", (int)share->attempts));
     }
