@@ -41,17 +41,17 @@ static tpv_status_t whole_tensor(const tpv_artifact_t *artifact, const tpv_tenso
 }
 
 static tpv_status_t fetch_tensor(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_tensor_t *tensor,
-                                 const tpv_fetch_options_t *options, int64_t deadline, void *buffer,
+                                 const tpv_fetch_options_t *options, int64_t begin, int64_t deadline, void *buffer,
                                  tpv_fetch_result_t *sum) {
     tpv_view_t *whole = NULL;
     tpv_fetch_result_t result;
     bool refused = false;
+    double before = (double)(tpv_clock_ns() - begin) / (double)TPV_NS_PER_SECOND;
     TPV_TRY(whole_tensor(artifact, tensor, &whole));
     tpv_sink_t sink = tpv_sink_memory(buffer);
     tpv_status_t status = tpv_transfer(source, artifact, whole, options, deadline, &sink, &result, &refused);
     tpv_view_free(whole);
-    if (status != TPV_OK) return tpv_error_prefix(status, "whole tensor %s", tensor->name);
-    if (sum->chunks == 0) sum->first_seconds = result.first_seconds;
+    if (sum->first_seconds <= 0 && result.first_seconds > 0) sum->first_seconds = before + result.first_seconds;
     for (uint32_t i = 0; i < result.source_count; i++) {
         sum->sources[i].bytes += result.sources[i].bytes;
         sum->sources[i].wire_bytes += result.sources[i].wire_bytes;
@@ -61,13 +61,12 @@ static tpv_status_t fetch_tensor(tpv_source_t *source, const tpv_artifact_t *art
     sum->chunks += result.chunks;
     memcpy(sum->fetch_id, result.fetch_id, sizeof sum->fetch_id);
     memcpy(sum->artifact, result.artifact, sizeof sum->artifact);
-    return TPV_OK;
+    return status == TPV_OK ? TPV_OK : tpv_error_prefix(status, "whole tensor %s", tensor->name);
 }
 
 tpv_status_t tpv_fetch_canonical(tpv_source_t *source, const tpv_artifact_t *artifact, const tpv_view_t *view,
-                                 const tpv_fetch_options_t *options, int64_t deadline, void *destination,
+                                 const tpv_fetch_options_t *options, int64_t begin, int64_t deadline, void *destination,
                                  tpv_fetch_result_t *result) {
-    int64_t begin = tpv_clock_ns();
     size_t count = tpv_artifact_tensor_count(artifact);
     uint64_t largest = 0;
     sum_t sum = {.options = options};
@@ -84,16 +83,17 @@ tpv_status_t tpv_fetch_canonical(tpv_source_t *source, const tpv_artifact_t *art
     tpv_fetch_options_t inner = *options;
     inner.progress = options->progress ? sum_progress : NULL;
     inner.progress_user = &sum;
-    *result = (tpv_fetch_result_t){.needed_bytes = tpv_view_stats(view).bytes,
-                                   .digests_checked = !options->no_digests,
-                                   .canonical = true,
-                                   .source_count = source->count,
-                                   .export_kind = "whole"};
+    result->needed_bytes = tpv_view_stats(view).bytes;
+    result->digests_checked = !options->no_digests;
+    result->source_count = source->count;
+    result->canonical = true;
+    result->gap_p99_seconds = 0;
+    memcpy(result->export_kind, "whole", sizeof "whole");
     tpv_status_t status = TPV_OK;
     for (size_t i = 0; i < count && status == TPV_OK; i++) {
         const tpv_tensor_t *tensor = tpv_artifact_tensor(artifact, i);
         if (!tpv_view_uses(view, i)) continue;
-        status = fetch_tensor(source, artifact, tensor, &inner, deadline, buffer, result);
+        status = fetch_tensor(source, artifact, tensor, &inner, begin, deadline, buffer, result);
         if (status == TPV_OK) tpv_view_scatter(view, i, buffer, destination);
         sum.before += tensor->bytes;
     }

@@ -167,7 +167,7 @@ def test_ranks_that_take_chunks_of_any_size_share_one_export(cache, check_view, 
         assert c.fetch(0, 2, "m", "--chunk", chunk)["export"] == "warm"
 
 
-def test_whole_tensors_when_the_source_cannot_hold_a_view(cache, check_view, tiny, tmp_path, tpview):
+def test_whole_tensors_when_the_source_cannot_hold_a_view(cache, check_view, tiny, tmp_path, tpview, control):
     c = cache("--budget", "4K")
     done = tpview(*c.command(1, 4))
     assert done.returncode == 0, done.stderr
@@ -176,6 +176,9 @@ def test_whole_tensors_when_the_source_cannot_hold_a_view(cache, check_view, tin
     assert result["wire_bytes"] > 2 * result["needed_bytes"]
     assert "whole tensors" in done.stderr and "staging" in done.stderr
     assert check_view(tiny("qwen3"), 4, 1, tmp_path / "m-4-1").returncode == 0
+    tensors = control(c.service.source).call("GET", "/v1/artifacts/m/manifest")[1]["tensors"]
+    assert [share["attempts"] for share in result["sources"]] == [1 + len(tensors)]  # the view, then each tensor
+    assert [share["wire_bytes"] for share in result["sources"]] == [result["wire_bytes"]]
     c.wait('fetches_finished_total{status="no_memory"}', 1)
     done = tpview(*c.command(1, 4, "m", "--no-fallback"))
     assert done.returncode == 1 and "staging" in done.stderr

@@ -248,6 +248,18 @@ def test_no_whole_tensors_when_the_fetch_ends_for_another_reason(fake, start_tpv
     assert len(first.fetches) == len(second.fetches) == 1
 
 
+def test_whole_tensors_count_from_the_call(fake, start_service, tiny, tpview, tmp_path):
+    """What was asked in vain before is a part of the fetch: its time and its attempts."""
+    first = fake((503, error("unsupported")), before=lambda _: time.sleep(1))
+    small = start_service(f"qwen3@1={tiny('qwen3')}", "--budget", "4K")
+    done = tpview(*fetch_command(first.address, tmp_path / "view"), "--source", small.source, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["canonical"] and 1 <= result["first_seconds"] <= result["seconds"], result
+    assert len(first.fetches) == 1 and [share["attempts"] > 1 for share in result["sources"]] == [False, True]
+    assert [share["attempts"] for share in result["sources"]][0] == 1
+
+
 @pytest.fixture
 def give_another_view(fake, tpview, tmp_path):
     """For FakeSource's `before`: asks the true source for the other rank's view, which is as long."""

@@ -104,9 +104,9 @@ static tpv_status_t fetch_cold(rank_t *rank, unsigned number, tpv_trial_t *trial
 
 static tpv_status_t fetch_whole(rank_t *rank, const tpv_artifact_t *artifact, const tpv_view_t *view, void *destination,
                                 tpv_trial_t *trial) {
-    tpv_fetch_result_t result;
-    TPV_TRY(tpv_fetch_canonical(rank->source, artifact, view, &rank->setup->fetch, TPV_DEADLINE_NEVER, destination,
-                                &result));
+    tpv_fetch_result_t result = {0};
+    TPV_TRY(tpv_fetch_canonical(rank->source, artifact, view, &rank->setup->fetch, tpv_clock_ns(), TPV_DEADLINE_NEVER,
+                                destination, &result));
     trial->seconds = result.seconds;
     trial->first_seconds = result.first_seconds;
     trial->wire_bytes = result.wire_bytes;

@@ -110,9 +110,10 @@ static void add_shares(json_t *root, const tpv_arguments_t *arguments, const tpv
     json_t *sources = json_array();
     for (unsigned i = 0; i < result->source_count; i++) {
         const tpv_fetch_share_t *share = &result->sources[i];
-        json_array_append_new(sources, json_pack("{s:s?, s:I, s:I, s:i}", "address", tpv_cli_text(arguments->sources[i]), "bytes",
-                                                 (json_int_t)share->bytes, "wire_bytes", (json_int_t)share->wire_bytes,
-                                                 "attempts", (int)share->attempts));
+        json_array_append_new(sources,
+                              json_pack("{s:s?, s:I, s:I, s:i}", "address", tpv_cli_text(arguments->sources[i]),
+                                        "bytes", (json_int_t)share->bytes, "wire_bytes", (json_int_t)share->wire_bytes,
+                                        "attempts", (int)share->attempts));
     }
     json_object_set_new(root, "sources", sources);
 }
@@ -213,6 +214,7 @@ static void print_result(const tpv_arguments_t *arguments, const tpv_artifact_t 
                   "gb_per_s", rate, "export", result->export_kind, "lease_id", result->fetch_id, "digests_checked",
                   result->digests_checked, "out", tpv_cli_text(arguments->out));
     json_object_set_new(root, "canonical", json_boolean(result->canonical));
+    json_object_set_new(root, "first_seconds", json_real(result->first_seconds));
     add_shares(root, arguments, result);
     tpv_cli_print_json(root);
 }
