@@ -90,7 +90,9 @@ static tpv_status_t prepare(tpv_service_t *service, tpv_exchange_t *exchange, tp
     TPV_TRY(compile(service, job, &view));
     tpv_exchange_drop_body(exchange);
     request->view = NULL; /* was in the body */
-    tpv_status_t status = check_view(request, view);
+    /* Compiling may have taken seconds, and what comes next may evict others. */
+    tpv_status_t status = tpv_mover_look(service->mover, job);
+    if (status == TPV_OK) status = check_view(request, view);
     if (status != TPV_OK) {
         tpv_view_free(view);
         return status;
