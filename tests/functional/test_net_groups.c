@@ -71,7 +71,7 @@ static void *post_one(void *data, size_t room, int tag) {
 
 static void complete(void *request) {
     assert_non_null(request);
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
 }
 
 /* Come again until the send is taken; the receiver has to be moved meanwhile, since both are on this thread. */
@@ -111,7 +111,7 @@ static void every_member_gets_its_own(void **state) {
             assert_false(tpv_deadline_passed(deadline));
             if (i > 0) assert_int_equal(net.test(group, &received, NULL), ncclSuccess);
             assert_int_equal(received, 0);
-            if (i == 0) assert_int_equal(net_wait_pair(&net, sends[i], group, 10, sizes), ncclSuccess), sent = 1;
+            if (i == 0) assert_int_equal(net_wait_pair(&net, sends[i], group, 20, sizes), ncclSuccess), sent = 1;
             if (i > 0) assert_int_equal(net.test(sends[i], &sent, NULL), ncclSuccess);
             if (sent) break;
         }
@@ -138,7 +138,7 @@ static void equal_tags_fill_in_order(void **state) {
     complete(send_at_last("b", 1, 5, group));
     complete(send_at_last("x", 1, 9, group));
     complete(send_at_last("c", 1, 5, group));
-    assert_int_equal(net_wait(&net, group, 10, sizes), ncclSuccess);
+    assert_int_equal(net_wait(&net, group, 20, sizes), ncclSuccess);
     assert_memory_equal(in, "axbc", 4);
     /* Without any difference there is nothing to wait for. */
     int same[] = {5, 5, 5, 5};
@@ -228,7 +228,7 @@ static void running_ahead_holds_nobody_up(void **state) {
     }
     void *group = post_group(2, data, SIZE, tags);
     complete(send_at_last("s", 1, 2, group));
-    assert_int_equal(net_wait_pair(&net, sends[0], group, 10, sizes), ncclSuccess);
+    assert_int_equal(net_wait_pair(&net, sends[0], group, 20, sizes), ncclSuccess);
     assert_int_equal(sizes[0], SIZE);
     assert_int_equal(sizes[1], 1);
     assert_int_equal(slow, 's');
@@ -238,9 +238,9 @@ static void running_ahead_holds_nobody_up(void **state) {
         int size = -1;
         void *receive = post_one(in + i * SIZE, SIZE + 1, 1);
         if (net_is_tcp())
-            assert_int_equal(net_wait(&net, receive, 10, &size), ncclSuccess);
+            assert_int_equal(net_wait(&net, receive, 20, &size), ncclSuccess);
         else
-            assert_int_equal(net_wait_pair(&net, sends[i], receive, 10, &size), ncclSuccess);
+            assert_int_equal(net_wait_pair(&net, sends[i], receive, 20, &size), ncclSuccess);
         assert_int_equal(size, SIZE);
     }
     assert_memory_equal(in, out, AHEAD * SIZE);
@@ -329,7 +329,7 @@ static void all_places_at_once(void **state) {
         complete(sends[i]);
     for (int g = GROUPS - 1; g >= 0; g--) {
         int sizes[MEMBERS];
-        assert_int_equal(net_wait(&net, groups[g], 10, sizes), ncclSuccess);
+        assert_int_equal(net_wait(&net, groups[g], 20, sizes), ncclSuccess);
         for (int i = 0; i < MEMBERS; i++)
             assert_int_equal(sizes[i], sizeof in[0]);
     }
@@ -368,7 +368,7 @@ static void waiting_for_a_peer_that_is_gone(void **state) {
     /* Then isend gives a request, as NCCL's Socket transport does, whose test tells. */
     for (int64_t deadline = tpv_deadline_in(10); !(request = try_send(&in, 1, 2));)
         assert_false(tpv_deadline_passed(deadline));
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
     assert_int_equal(net_log_count("WARN"), 1);
 }
 
@@ -402,11 +402,11 @@ static void a_sender_that_closes_early_loses_nothing(void **state) {
         void *never[4];
         for (int i = 0; i < 4; i++)
             never[i] = post_one(&mark[i], 1, 3 + i);
-        if (!received) assert_int_equal(net_wait(&net, group, 10, sizes), ncclSuccess);
+        if (!received) assert_int_equal(net_wait(&net, group, 20, sizes), ncclSuccess);
         assert_int_equal(sizes[0], 1000);
         assert_int_equal(sizes[1], SIZE);
         assert_true(net_check(in + SIZE, SIZE, (uint64_t)round));
-        assert_int_equal(net_wait(&net, never[0], 10, NULL), ncclRemoteError);
+        assert_int_equal(net_wait(&net, never[0], 20, NULL), ncclRemoteError);
         net_pair_close(&net, &pair);
         /* What lingered is gone at the latest with the next listener. */
         char handle[NCCL_NET_HANDLE_MAXSIZE];

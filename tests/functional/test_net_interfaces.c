@@ -294,7 +294,7 @@ static int lose_the_address(void *argument) {
     CHILD_CHECK(net_log_count("on this host (10.79.0.1:") == 1 && net_log_count("WARN") == 0);
     child_write(duo->to_peer[1], ".", 1);
     CHILD_CHECK(net_isend(&net, comm, block, BLOCK, &request) == ncclSuccess);
-    CHILD_CHECK(net_wait(&net, request, 10, NULL) == ncclRemoteError);
+    CHILD_CHECK(net_wait(&net, request, 20, NULL) == ncclRemoteError);
     CHILD_CHECK(net_log_count(duo->killed ? "its process has ended" : "the peer closed the connection") == 1);
     net.closeSend(comm);
     kill(peer, SIGKILL);

@@ -28,7 +28,7 @@
 
 enum { IN_FLIGHT = 8, LARGEST = 1 << 20, STRANGERS = 3 };
 /* From the kill to the error. */
-#define HANG_SECONDS 10
+#define HANG_SECONDS 20
 
 static net_plugin_t net;
 static uint64_t seed;

@@ -312,7 +312,7 @@ static ncclResult_t outcome(bool peer_sends, void *comm, char *block) {
     void *request = NULL;
     ncclResult_t result =
         peer_sends ? net_irecv(&net, comm, block, BIG, &request) : net_isend(&net, comm, block, BIG, &request);
-    return result == ncclSuccess ? net_wait(&net, request, 10, NULL) : result;
+    return result == ncclSuccess ? net_wait(&net, request, 20, NULL) : result;
 }
 
 static void survive(bool peer_sends, void (*fate)(void *), bool kill_it, ncclResult_t expected, const char *log) {
@@ -403,7 +403,7 @@ static void a_peer_that_becomes_another_program(void **state) {
         pid_t peer = begin_scene(&scene, &comm);
         char program[32] = "", path[64];
         snprintf(path, sizeof path, "/proc/%d/comm", (int)peer);
-        for (int64_t deadline = tpv_deadline_in(10); strcmp(program, "impostor ready\n") != 0;) {
+        for (int64_t deadline = tpv_deadline_in(20); strcmp(program, "impostor ready\n") != 0;) {
             assert_false(tpv_deadline_passed(deadline));
             int fd = open(path, O_RDONLY);
             ssize_t length = fd >= 0 ? read(fd, program, sizeof program - 1) : -1;
@@ -471,7 +471,7 @@ static void data_that_is_not_there(void **state) {
         assert_int_equal(net_irecv(&net, pair.receive, memory[1], BIG, &receive), ncclSuccess);
         assert_int_equal(net_isend(&net, pair.send, memory[0], BIG, &send), ncclSuccess);
         ncclResult_t sent = ncclSuccess, received = ncclSuccess;
-        for (int64_t deadline = tpv_deadline_in(10); sent == ncclSuccess || received == ncclSuccess;) {
+        for (int64_t deadline = tpv_deadline_in(20); sent == ncclSuccess || received == ncclSuccess;) {
             int done = 0;
             assert_false(tpv_deadline_passed(deadline));
             if (sent == ncclSuccess) sent = net.test(send, &done, NULL);
@@ -543,7 +543,7 @@ static void memory_that_is_taken_away_is_never_delivered(void **state) {
         } else {
             assert_int_equal(receive.result, ncclRemoteError);
             /* The sender's own fault is not its peer's. */
-            if (!closes) assert_int_equal(net_wait(&net, send, 10, NULL), ncclInvalidUsage);
+            if (!closes) assert_int_equal(net_wait(&net, send, 20, NULL), ncclInvalidUsage);
         }
         net_pair_close(&net, &pair);
     }
@@ -643,7 +643,7 @@ static void nonsense_in_the_shared_memory_is_survived(void **state) {
 static void forge_buffers(void *comm) {
     (void)comm;
     tpv_local_control_t *control = find_control();
-    for (int64_t deadline = tpv_deadline_in(10); atomic_load(&control->announced) == 0;)
+    for (int64_t deadline = tpv_deadline_in(20); atomic_load(&control->announced) == 0;)
         CHILD_CHECK(!tpv_deadline_passed(deadline));
     for (size_t i = 0; i < TPV_LOCAL_SLOTS; i++) {
         control->slots[i].buffer = 0x30000000;
@@ -702,12 +702,12 @@ static void forged_words_do_not_reach_the_sender(void **state) {
     pid_t peer = begin_scene(&scene, &comm);
     assert_int_equal(net_isend(&net, comm, out, sizeof out, &request), ncclSuccess);
     child_read(scene.from_peer[0], &told, 1);
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
     /* As many more as there are buffers; the receiver, which reads what it forged, may say that it has failed. */
     ncclResult_t result = ncclSuccess;
     for (unsigned i = 1; i < TPV_LOCAL_INLINE_BUFFERS && result == ncclSuccess; i++) {
         assert_int_equal(net_isend(&net, comm, out, sizeof out, &request), ncclSuccess);
-        result = net_wait(&net, request, 10, NULL);
+        result = net_wait(&net, request, 20, NULL);
     }
     assert_true(result == ncclSuccess || result == ncclRemoteError);
     end_scene(&scene, peer, comm);
@@ -879,7 +879,7 @@ static void memory_that_cannot_be_read_is_copied(void **state) {
                          ncclSuccess);
         for (int i = 0; i < 3; i++) {
             int received = -1;
-            assert_int_equal(net_wait_pair(&net, sends[i], receives[i], 10, &received), ncclSuccess);
+            assert_int_equal(net_wait_pair(&net, sends[i], receives[i], 20, &received), ncclSuccess);
             assert_int_equal(received, size);
             assert_true(net_check(in[i], size, i == 1 ? 2 * round + 1 : 2 * round));
         }
@@ -912,9 +912,9 @@ static void every_slice_of_a_message_is_in_its_place(void **state) {
         assert_int_equal(net_irecv(&net, pair.receive, in, words * 8, &receive), ncclSuccess);
         if (round) assert_int_equal(net_isend(&net, pair.send, out, sizeof byte, &small[1]), ncclSuccess);
         assert_int_equal(net_isend(&net, pair.send, (char *)out + 3, size, &send), ncclSuccess);
-        if (round) assert_int_equal(net_wait_pair(&net, small[1], small[0], 10, NULL), ncclSuccess);
+        if (round) assert_int_equal(net_wait_pair(&net, small[1], small[0], 20, NULL), ncclSuccess);
         if (round) assert_memory_equal(byte, out, sizeof byte);
-        assert_int_equal(net_wait_pair(&net, send, receive, 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait_pair(&net, send, receive, 20, NULL), ncclSuccess);
         assert_memory_equal(in, (char *)out + 3, size);
     }
     net_pair_close(&net, &pair);
@@ -933,7 +933,7 @@ static void *send_without_main_thread(void *argument) {
     headless_t *scene = argument;
     char state[64] = "", *block = malloc(BIG);
     /* The main thread is a zombie by then. */
-    for (int64_t deadline = tpv_deadline_in(10); !strstr(state, "Z");) {
+    for (int64_t deadline = tpv_deadline_in(20); !strstr(state, "Z");) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
         char text[512] = "";
         int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
@@ -1045,7 +1045,7 @@ static int accept_the_gone(void *argument) {
     child_write(scene->to_peer[1], handle, sizeof handle);
     child_read(scene->from_peer[0], &told, 1);
     net_log_clear();
-    for (int64_t deadline = tpv_deadline_in(10); net_log_count(scene->log) == 0;) {
+    for (int64_t deadline = tpv_deadline_in(20); net_log_count(scene->log) == 0;) {
         void *comm = NULL;
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net.accept(listener, &comm, NULL) == ncclSuccess);
         if (comm) net.closeRecv(comm);
@@ -1097,7 +1097,7 @@ static void a_comm_moves_more_than_4_gib_through_shared_memory(void **state) {
 
 static void *connect_to(char *handle) {
     void *comm = NULL;
-    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
     }
@@ -1106,7 +1106,7 @@ static void *connect_to(char *handle) {
 
 static void *accept_at(void *listener) {
     void *comm = NULL;
-    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
     }
@@ -1133,10 +1133,10 @@ static void a_late_accept_finds_no_other_comms_memory(void **state) {
     net_fill(sent, SIZE, 1);
     assert_int_equal(net_isend(&net, send, sent, SIZE, &sending), ncclSuccess);
     assert_int_equal(net_irecv(&net, late, stolen, SIZE, &request), ncclSuccess);
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
     net.closeRecv(late);
     assert_int_equal(net_irecv(&net, receive, received, SIZE, &receiving), ncclSuccess);
-    assert_int_equal(net_wait_pair(&net, sending, receiving, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait_pair(&net, sending, receiving, 20, NULL), ncclSuccess);
     assert_true(net_check(received, SIZE, 1));
     net.closeSend(send);
     net.closeRecv(receive);

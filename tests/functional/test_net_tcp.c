@@ -125,8 +125,8 @@ static void shorter_than_posted_leaves_the_rest_alone(void **state) {
         sends[i] = post_send(out, sizes[i]);
     for (int i = 0; i < 3; i++) {
         int received = -1;
-        assert_int_equal(net_wait(&net, sends[i], 10, NULL), ncclSuccess);
-        assert_int_equal(net_wait(&net, receives[i], 10, &received), ncclSuccess);
+        assert_int_equal(net_wait(&net, sends[i], 20, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, receives[i], 20, &received), ncclSuccess);
         assert_int_equal(received, sizes[i]);
         assert_memory_equal(in[i], out, sizes[i]);
         for (size_t k = sizes[i]; k < sizeof in[i]; k++)
@@ -139,11 +139,11 @@ static void longer_than_posted_is_an_error(void **state) {
     char in[64], good[64];
     void *first = post_receive(good, sizeof good), *receive = post_receive(in, sizeof in - 1);
     void *send_good = post_send("fits", 4), *send = post_send(in, sizeof in);
-    assert_int_equal(net_wait(&net, send_good, 10, NULL), ncclSuccess);
-    assert_int_equal(net_wait(&net, send, 10, NULL), ncclSuccess);
-    assert_int_equal(net_wait(&net, receive, 10, NULL), ncclInvalidUsage);
+    assert_int_equal(net_wait(&net, send_good, 20, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, send, 20, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, receive, 20, NULL), ncclInvalidUsage);
     /* What came whole before stays good; everything after is refused. */
-    assert_int_equal(net_wait(&net, first, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, first, 20, NULL), ncclSuccess);
     assert_memory_equal(good, "fits", 4);
     void *request = &request;
     size_t size = 1;
@@ -175,10 +175,10 @@ static void a_full_queue_then_comes_again(void **state) {
     assert_null(extra);
     /* Newest first: each test must move the oldest along. */
     for (int i = SENDS - 1; i >= 0; i--)
-        assert_int_equal(net_wait(&net, sends[i], 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, sends[i], 20, NULL), ncclSuccess);
     for (int first = 0; first < SENDS; first += RECEIVES) {
         for (int i = first + RECEIVES - 1; i >= first; i--)
-            assert_int_equal(net_wait(&net, receives[i], 10, NULL), ncclSuccess);
+            assert_int_equal(net_wait(&net, receives[i], 20, NULL), ncclSuccess);
         for (int i = first + RECEIVES; i < SENDS && i < first + 2 * RECEIVES; i++)
             receives[i] = post_receive(&in[i], 1);
     }
@@ -186,7 +186,7 @@ static void a_full_queue_then_comes_again(void **state) {
     assert_int_equal(net.test(post_receive(in, 1), &done, NULL), ncclSuccess);
     assert_int_equal(done, 0);
     void *last = post_send("x", 1);
-    assert_int_equal(net_wait(&net, last, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, last, 20, NULL), ncclSuccess);
 }
 
 static void stale_request_values_do_not_matter(void **state) {
@@ -200,8 +200,8 @@ static void stale_request_values_do_not_matter(void **state) {
         assert_int_equal(net.irecv(pair.receive, 1, &data, &size, &tag, NULL, NULL, &request), ncclSuccess);
         assert_non_null(request);
         assert_ptr_not_equal(request, requests[i]);
-        assert_int_equal(net_wait(&net, post_send("z", 1), 10, NULL), ncclSuccess);
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, post_send("z", 1), 20, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
         assert_int_equal(in, 'z');
     }
 }
@@ -255,13 +255,13 @@ static void a_listener_accepts_several_comms_of_one_peer(void **state) {
         void *request = NULL;
         char mark = (char)i;
         assert_int_equal(net_isend(&net, sends[i], &mark, 1, &request), ncclSuccess);
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
     }
     for (int i = 0; i < COMMS; i++) {
         void *request = NULL;
         char mark = -1;
         assert_int_equal(net_irecv(&net, receives[i], &mark, 1, &request), ncclSuccess);
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclSuccess);
         seen |= 1u << mark;
     }
     assert_int_equal(seen, (1u << COMMS) - 1);
@@ -310,7 +310,7 @@ static void a_sender_may_be_gone_before_its_comm_is_accepted(void **state) {
     net.closeSend(connect_alone(handle));
     void *receive = accept_one(listener);
     assert_int_equal(net_irecv(&net, receive, in, sizeof in, &request), ncclSuccess);
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
     net.closeRecv(receive);
     net.closeListen(listener);
 }
@@ -339,7 +339,7 @@ static void connect_does_not_wait_for_accept(void **state) {
         void *send = NULL, *receive = NULL;
         assert_int_equal(net_irecv(&net, receives[i], in[i], 4, &receive), ncclSuccess);
         assert_int_equal(net_isend(&net, sends[i], "ping", 4, &send), ncclSuccess);
-        assert_int_equal(net_wait_pair(&net, send, receive, 10, NULL), ncclSuccess);
+        assert_int_equal(net_wait_pair(&net, send, receive, 20, NULL), ncclSuccess);
         assert_memory_equal(in[i], "ping", 4);
     }
     for (int i = 0; i < SIDES; i++) {
@@ -361,7 +361,7 @@ static void a_comm_that_nobody_accepts_fails_at_its_first_use(void **state) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net.isend(send, "x", 1, 7, NULL, NULL, &request), ncclSuccess);
     }
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
     assert_int_equal(net_log_count("WARN NET/TPView : sending to "), 1);
     net.closeSend(send);
 }
@@ -389,8 +389,8 @@ static void deregistering_before_the_last_test(void **state) {
             if (done) break;
         }
         assert_int_equal(net.abi.deregMr(pair.send, registration), ncclSuccess);
-        if (send) assert_int_equal(net_wait(&net, send, 10, NULL), ncclSuccess);
-        if (!received) assert_int_equal(net_wait(&net, receive, 10, NULL), ncclSuccess);
+        if (send) assert_int_equal(net_wait(&net, send, 20, NULL), ncclSuccess);
+        if (!received) assert_int_equal(net_wait(&net, receive, 20, NULL), ncclSuccess);
         assert_true(net_check(in, SIZE, (uint64_t)round));
     }
     assert_int_equal(net_log_count("WARN"), 0);
@@ -424,13 +424,13 @@ static void a_closed_peer_is_remote_and_logged_once(void **state) {
     (void)state;
     char in[2][8] = {{0}};
     void *whole = post_receive(in[0], 8), *missing = post_receive(in[1], 8);
-    assert_int_equal(net_wait(&net, post_send("last one", 8), 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, post_send("last one", 8), 20, NULL), ncclSuccess);
     net.closeSend(pair.send);
     pair.send = NULL;
-    assert_int_equal(net_wait(&net, missing, 10, NULL), ncclRemoteError);
-    assert_int_equal(net_wait(&net, missing, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, missing, 20, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, missing, 20, NULL), ncclRemoteError);
     /* What was sent before the close has still arrived. */
-    assert_int_equal(net_wait(&net, whole, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, whole, 20, NULL), ncclSuccess);
     assert_memory_equal(in[0], "last one", 8);
     assert_int_equal(net_log_count("WARN NET/TPView : receiving from "), 1);
     assert_int_equal(net_log_count("the peer closed the connection"), 1);
@@ -443,14 +443,14 @@ static void a_closed_receiver_is_remote_for_the_sender(void **state) {
     void *send = post_send(big, size), *more = post_send(big, size), *rest = post_send(big, size);
     net.closeRecv(pair.receive);
     pair.receive = NULL;
-    ncclResult_t result = net_wait(&net, rest, 10, NULL);
+    ncclResult_t result = net_wait(&net, rest, 20, NULL);
     assert_int_equal(result, ncclRemoteError);
     /* As with NCCL's Socket transport, isend goes on giving requests, and their test tells. */
     for (int i = 0; i < 2; i++) {
         void *request = NULL;
         assert_int_equal(net.isend(pair.send, big, 1, 0, NULL, NULL, &request), ncclSuccess);
         assert_non_null(request);
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
     }
     assert_int_equal(net_log_count("WARN NET/TPView : sending to "), 1);
     (void)send, (void)more;
@@ -470,8 +470,8 @@ static void a_truncated_file_is_a_local_error(void **state) {
     char *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0), *in = malloc(size);
     assert_ptr_not_equal(map, MAP_FAILED);
     void *receive = post_receive(in, size);
-    assert_int_equal(net_wait(&net, post_send(map, 4096), 10, NULL), ncclSuccess);
-    assert_int_equal(net_wait(&net, receive, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, post_send(map, 4096), 20, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, receive, 20, NULL), ncclSuccess);
     assert_int_equal(ftruncate(fd, 4096), 0);
     receive = post_receive(in, size);
     void *send = post_send(map, size);
@@ -489,7 +489,7 @@ static void a_truncated_file_is_a_local_error(void **state) {
     assert_int_equal(net_log_count("the data is not accessible: was it freed"), 1);
     net.closeSend(pair.send);
     pair.send = NULL;
-    assert_int_equal(net_wait(&net, receive, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, receive, 20, NULL), ncclRemoteError);
     munmap(map, size);
     free(in);
     close(fd);

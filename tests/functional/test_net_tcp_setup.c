@@ -31,7 +31,7 @@
 static net_plugin_t net;
 
 static int in_child(int (*work)(void *), void *argument) {
-    return child_wait(child_start(work, argument), 60);
+    return child_wait(child_start(work, argument), 120);
 }
 
 static void send_one(net_pair_t *pair) {
@@ -242,7 +242,7 @@ static int knock(const char *handle) {
 
 /* Accept until the other side has closed `fd`. */
 static void wait_dropped(void *listener, int fd) {
-    int64_t deadline = tpv_deadline_in(15);
+    int64_t deadline = tpv_deadline_in(40);
     char byte;
     for (;;) {
         void *comm = NULL;
@@ -258,7 +258,7 @@ static int strangers(void *argument) {
     (void)argument;
     setenv("NCCL_SOCKET_IFNAME", "=lo", 1);
     setenv("NCCL_SOCKET_FAMILY", "AF_INET", 1);
-    setenv("TPVIEW_NET_CONNECT_TIMEOUT", "6", 1);
+    setenv("TPVIEW_NET_CONNECT_TIMEOUT", "14", 1);
     setenv("NCCL_SOCKET_NTHREADS", "0", 1);
     setenv("NCCL_NSOCKS_PERTHREAD", "1", 1);
     CHILD_CHECK(net_plugin_open(&net, net_plugin_path(NULL), 11) == ncclSuccess);
@@ -309,7 +309,7 @@ static int strangers(void *argument) {
     CHILD_CHECK(send(fd, hello, sizeof hello, 0) == sizeof hello);
     shutdown(fd, SHUT_WR);
     void *never = NULL;
-    for (int64_t deadline = tpv_deadline_in(15); net_log_count("1 of its 2 connections and is given up") < 2;) {
+    for (int64_t deadline = tpv_deadline_in(40); net_log_count("1 of its 2 connections and is given up") < 2;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
         CHILD_CHECK(net.accept(listener, &never, NULL) == ncclSuccess && !never);
     }
@@ -332,7 +332,7 @@ static int strangers(void *argument) {
     int with_crowd = net_open_descriptors();
     net_pair_t pair = {.listener = listener};
     memcpy(pair.handle, handle, sizeof handle);
-    for (int64_t deadline = tpv_deadline_in(5); !pair.send || !pair.receive;) {
+    for (int64_t deadline = tpv_deadline_in(12); !pair.send || !pair.receive;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
         /* A process may have hundreds of listeners: each has a few of them only. */
         CHILD_CHECK(net_open_descriptors() <= with_crowd + 8 + 16);
@@ -398,7 +398,7 @@ static int user_that_forks(void *argument) {
     send_one(&pair);
     CHILD_CHECK(child_wait(child_start(child_of_user, &pair), 30) == 0);
     send_one(&pair);
-    for (int64_t deadline = tpv_deadline_in(10); !send || !receive;) {
+    for (int64_t deadline = tpv_deadline_in(20); !send || !receive;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
         if (!send) CHILD_CHECK(net_connect(&net, 0, handle, &send) == ncclSuccess);
         if (!receive) CHILD_CHECK(net.accept(listener, &receive, NULL) == ncclSuccess);
@@ -429,7 +429,7 @@ static void open_plugin(void) {
 }
 
 static void finish_pair(net_pair_t *pair) {
-    for (int64_t deadline = tpv_deadline_in(10); !pair->send || !pair->receive;) {
+    for (int64_t deadline = tpv_deadline_in(20); !pair->send || !pair->receive;) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
         if (!pair->send) CHILD_CHECK(net_connect(&net, 0, pair->handle, &pair->send) == ncclSuccess);
         if (!pair->receive) CHILD_CHECK(net.accept(pair->listener, &pair->receive, NULL) == ncclSuccess);
@@ -478,7 +478,7 @@ static int connect_with_one_descriptor(void *argument) {
     CHILD_CHECK(read(talk->to_sender[0], handle, sizeof handle) == sizeof handle);
     int before = net_open_descriptors();
     CHILD_CHECK(net_limit_descriptors(1));
-    for (int64_t deadline = tpv_deadline_in(10); !comm;)
+    for (int64_t deadline = tpv_deadline_in(20); !comm;)
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net_connect(&net, 0, handle, &comm) == ncclSuccess);
     CHILD_CHECK(net_limit_descriptors(-1) && net_open_descriptors() == before + 1);
     CHILD_CHECK(net_isend(&net, comm, "ping", 4, &request) == ncclSuccess);
@@ -608,7 +608,7 @@ static int accept_late(void *argument) {
     setenv("TPVIEW_NET_CONNECT_TIMEOUT", "1", 1);
     open_plugin();
     CHILD_CHECK(net_listen(&net, 0, pair.handle, &pair.listener) == ncclSuccess);
-    for (int64_t deadline = tpv_deadline_in(10); !pair.send;)
+    for (int64_t deadline = tpv_deadline_in(20); !pair.send;)
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net_connect(&net, 0, pair.handle, &pair.send) == ncclSuccess);
     /* Longer than either side would have waited had it been asked. */
     nanosleep(&(struct timespec){.tv_sec = 2, .tv_nsec = 500000000}, NULL);
@@ -631,7 +631,7 @@ static int greet_late(void *argument) {
     memcpy(greeting + 16, handle + 16, 16);
     greeting[48] = 1;
     CHILD_CHECK(send(fd, greeting, sizeof greeting, MSG_NOSIGNAL) == sizeof greeting);
-    for (int64_t deadline = tpv_deadline_in(10); !comm;)
+    for (int64_t deadline = tpv_deadline_in(20); !comm;)
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net.accept(listener, &comm, NULL) == ncclSuccess);
     CHILD_CHECK(net_log_count("dropped a connection") == 0);
     net.closeRecv(comm);
@@ -664,7 +664,7 @@ static int greet_meanwhile(void *argument) {
     }
     /* Longer than a stranger may be silent when others wait. */
     nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
-    for (int64_t deadline = tpv_deadline_in(10); !comm;)
+    for (int64_t deadline = tpv_deadline_in(20); !comm;)
         CHILD_CHECK(!tpv_deadline_passed(deadline) && net.accept(listener, &comm, NULL) == ncclSuccess);
     CHILD_CHECK(net_log_count("dropped a connection") == 0 && net_log_count("WARN") == 0);
     net.closeRecv(comm);

@@ -51,7 +51,7 @@ static int connect_plain(const struct sockaddr_in *address) {
 
 static void *accept_until(void *listener) {
     void *comm = NULL;
-    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net.accept(listener, &comm, NULL), ncclSuccess);
     }
@@ -118,7 +118,7 @@ static void a_stream_that_comes_byte_by_byte(void **state) {
         assert_int_equal(done, 0);
         send_byte(fd, stream + i);
         if (i + 1 < end) continue;
-        assert_int_equal(net_wait(&net, requests[complete], 10, &size), ncclSuccess);
+        assert_int_equal(net_wait(&net, requests[complete], 20, &size), ncclSuccess);
         assert_int_equal(size, sizes[complete]);
         assert_true(net_check(in[complete], sizes[complete], (uint64_t)complete));
         complete++;
@@ -186,7 +186,7 @@ static void a_damaged_stream_is_the_peers_fault(void **state) {
         net_log_clear();
         assert_int_equal(net_irecv(&net, comm, in, sizeof in, &request), ncclSuccess);
         assert_int_equal(send(fd, frames[i], FRAME, 0), FRAME);
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
         assert_int_equal(net_log_count("the stream is damaged"), 1);
         net.closeRecv(comm);
         close(fd);
@@ -219,15 +219,15 @@ static void pieces_come_on_any_connection(void **state) {
         assert_int_equal(done, 0);
     }
     send_piece(fds[0], 0, sizes[0], 0, 40);
-    assert_int_equal(net_wait(&net, requests[0], 10, &size), ncclSuccess);
+    assert_int_equal(net_wait(&net, requests[0], 20, &size), ncclSuccess);
     assert_int_equal(size, sizes[0]);
     send_piece(fds[0], 1, 0, 0, 0);
-    assert_int_equal(net_wait(&net, requests[3], 10, &size), ncclSuccess);
+    assert_int_equal(net_wait(&net, requests[3], 20, &size), ncclSuccess);
     assert_int_equal(size, sizes[3]);
-    assert_int_equal(net_wait(&net, requests[1], 10, &size), ncclSuccess);
+    assert_int_equal(net_wait(&net, requests[1], 20, &size), ncclSuccess);
     assert_int_equal(size, 0);
     send_piece(fds[0], 2, sizes[2], 0, 20);
-    assert_int_equal(net_wait(&net, requests[2], 10, &size), ncclSuccess);
+    assert_int_equal(net_wait(&net, requests[2], 20, &size), ncclSuccess);
     assert_int_equal(size, sizes[2]);
     for (int i = 0; i < MESSAGES; i++)
         assert_true(net_check(in[i], sizes[i], (uint64_t)i));
@@ -248,7 +248,7 @@ static void a_piece_that_is_longer_than_its_message_writes_nothing(void **state)
     put_piece(frame, 7, 0, 8, 4, 8);
     assert_int_equal(send(fd, frame, FRAME, 0), FRAME);
     assert_int_equal(send(fd, "overflow", 8, 0), 8);
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
     assert_int_equal(net_log_count("the stream is damaged"), 1);
     for (size_t i = 0; i < sizeof in; i++)
         assert_int_equal(in[i], 0x5a);
@@ -275,7 +275,7 @@ static void a_fault_on_one_of_several_connections_is_found(void **state) {
         if (fault == CUT) assert_int_equal(send(fds[1], "TPVM", 4, 0), 4);
         if (fault >= ONE_ENDS) shutdown(fds[1], SHUT_WR);
         if (fault == BOTH_END) shutdown(fds[0], SHUT_WR);
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
         assert_int_equal(net_log_count(fault < ONE_ENDS ? "the stream is damaged" : "the peer closed the connection"),
                          1);
         net.closeRecv(comm);
@@ -301,7 +301,7 @@ static void *greet_by_hand(int *fd) {
     handle[32] = 4;
     memcpy(handle + 34, &port, 2);
     memcpy(handle + 36, &address.sin_addr, 4);
-    for (int64_t deadline = tpv_deadline_in(10); !comm;) {
+    for (int64_t deadline = tpv_deadline_in(20); !comm;) {
         assert_false(tpv_deadline_passed(deadline));
         assert_int_equal(net_connect(&net, 0, handle, &comm), ncclSuccess);
     }
@@ -351,9 +351,9 @@ static void a_wrong_welcome_is_the_peers_fault(void **state) {
             assert_int_equal(send(fd, welcomes[i], WELCOME, 0), WELCOME);
             if (i == 3) send_byte(fd, "x");
         }
-        for (int64_t deadline = tpv_deadline_in(10); !request; request = isend_once(comm, 7, ncclSuccess))
+        for (int64_t deadline = tpv_deadline_in(20); !request; request = isend_once(comm, 7, ncclSuccess))
             assert_false(tpv_deadline_passed(deadline));
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
         assert_int_equal(net_log_count("what answers there is not this plugin") +
                              net_log_count("the peer closed the connection without accepting it"),
                          1);
@@ -446,7 +446,7 @@ static void receives_are_told_when_their_tags_differ(void **state) {
         put_frame(frame, tag, (uint32_t)tag - 20, 0);
         assert_int_equal(send(fd, frame, FRAME, 0), FRAME);
     }
-    assert_int_equal(net_wait(&net, group, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, group, 20, NULL), ncclRemoteError);
     assert_int_equal(net_log_count("a message of 0 bytes with tag 21 that was not asked for"), 1);
     assert_int_equal(net.test(group, &done, NULL), ncclRemoteError);
     net.closeRecv(comm);
@@ -464,7 +464,7 @@ static void early_messages_have_a_limit(void **state) {
     assert_int_equal(send(fd, "x", 1, 0), 1);
     put_frame(frame, 20, 1, UINT32_C(1) << 30);
     assert_int_equal(send(fd, frame, FRAME, 0), FRAME);
-    assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+    assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
     assert_int_equal(net_log_count("that was not asked for"), 1);
     net.closeRecv(comm);
     close(fd);
@@ -483,7 +483,7 @@ static void notices_let_other_tags_go(void **state) {
         send_byte(fd, notices + i);
     }
     void *second = NULL, *third = isend_once(comm, 7, ncclSuccess);
-    for (int64_t deadline = tpv_deadline_in(10); !second; second = isend_once(comm, -8, ncclSuccess))
+    for (int64_t deadline = tpv_deadline_in(20); !second; second = isend_once(comm, -8, ncclSuccess))
         assert_false(tpv_deadline_passed(deadline));
     /* One of two for tag 7 was gone before. */
     assert_non_null(third);
@@ -495,9 +495,9 @@ static void notices_let_other_tags_go(void **state) {
         put_frame(expected + i * (FRAME + 1), tags[i], (uint32_t)i, 1);
         expected[i * (FRAME + 1) + FRAME] = 'x';
     }
-    assert_int_equal(net_wait(&net, first, 10, NULL), ncclSuccess);
-    assert_int_equal(net_wait(&net, second, 10, NULL), ncclSuccess);
-    assert_int_equal(net_wait(&net, third, 10, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, first, 20, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, second, 20, NULL), ncclSuccess);
+    assert_int_equal(net_wait(&net, third, 20, NULL), ncclSuccess);
     assert_int_equal(recv(fd, stream, sizeof stream, MSG_WAITALL), sizeof stream);
     assert_memory_equal(stream, expected, sizeof stream);
     net.closeSend(comm);
@@ -589,9 +589,9 @@ static void damaged_notices_are_the_peers_fault(void **state) {
         net_log_clear();
         assert_non_null(isend_once(comm, 7777, ncclSuccess));
         assert_int_equal(send(fd, notices[i], 16 * (size_t)counts[i], 0), 16 * counts[i]);
-        for (int64_t deadline = tpv_deadline_in(10); !request; request = isend_once(comm, 8888, ncclSuccess))
+        for (int64_t deadline = tpv_deadline_in(20); !request; request = isend_once(comm, 8888, ncclSuccess))
             assert_false(tpv_deadline_passed(deadline));
-        assert_int_equal(net_wait(&net, request, 10, NULL), ncclRemoteError);
+        assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
         assert_int_equal(net_log_count("the stream is damaged: bytes that are no notice"), 1);
         net.closeSend(comm);
         close(fd);
