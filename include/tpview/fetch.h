@@ -62,7 +62,7 @@ TPV_API void tpv_source_close(tpv_source_t *source);
  * answers it well; one that is silent is left for the next after TPVIEW_SOURCE_TIMEOUT. The caller frees *json.
  * TPV_ERR_PEER when nobody answers there, TPV_ERR_PERMISSION (by the service, or by us when its certificate or the user
  * that listens on its Unix socket is not to be trusted; nothing is sent then), TPV_ERR_NOT_FOUND, TPV_ERR_PROTOCOL,
- * TPV_ERR_DEADLINE. */
+ * TPV_ERR_DEADLINE, TPV_ERR_SYSTEM when this process has no file descriptor left, TPV_ERR_NO_MEMORY. */
 TPV_API tpv_status_t tpv_source_get(tpv_source_t *source, const char *path, double deadline_s, char **json);
 
 /* The index of artifact "NAME" (its newest version at the first service that has one) or "NAME@VERSION". Errors as

@@ -32,6 +32,7 @@ static bool settled(int fd) {
     for (int i = 0; i < RECVS_MAX && (got > 0 || (got < 0 && errno == EINTR)); i++)
         got = recv(fd, notices, sizeof notices, MSG_DONTWAIT);
     if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return true;
+    if (got > 0) return false; /* closed with bytes unread, the peer would see a reset and not the end */
     int undelivered = 0;
     return ioctl(fd, SIOCOUTQ, &undelivered) != 0 || undelivered == 0;
 }

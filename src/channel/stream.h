@@ -83,6 +83,8 @@ const void *tpv_receiver_handle(const tpv_receiver_t *receiver, uint32_t comm);
 tpv_status_t tpv_receiver_advance(tpv_receiver_t *receiver, bool *moved, bool *done);
 /* Whether the error of tpv_receiver_advance is what the source reported. */
 bool tpv_receiver_reported(const tpv_receiver_t *receiver);
+/* Whether the plugin has yet to give a comm to every listener. */
+bool tpv_receiver_listens(const tpv_receiver_t *receiver);
 tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver);
 /* Also with transfers in flight: nothing writes to the landing's memory afterwards. NULL is allowed. */
 void tpv_receiver_close(tpv_receiver_t *receiver);

@@ -99,6 +99,12 @@ bool tpv_receiver_reported(const tpv_receiver_t *receiver) {
     return receiver->reported;
 }
 
+bool tpv_receiver_listens(const tpv_receiver_t *receiver) {
+    for (uint32_t i = 0; i < receiver->stream.comms; i++)
+        if (receiver->lanes[i].state == LISTENING) return true;
+    return false;
+}
+
 tpv_stream_counts_t tpv_receiver_counts(const tpv_receiver_t *receiver) {
     return receiver->counts;
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/log.h"
@@ -26,6 +27,10 @@
 /* After a comm broke, how long the source's own word about the cause is awaited. */
 #define CAUSE_WAIT_NS (250 * TPV_NS_PER_MS)
 #define DEFAULT_WORKERS 8
+/* A plugin out of descriptors may take comms later, so that it waits without a word: what it needs for one, and how
+ * long nothing moves before that is taken for the cause. */
+#define COMM_DESCRIPTORS 4
+#define DESCRIPTOR_PATIENCE_NS (5 * TPV_NS_PER_SECOND)
 
 static_assert(TPV_MAX_COMMS == TPV_STREAM_MAX_COMMS, "the public bound is the stream's");
 
@@ -46,7 +51,7 @@ typedef struct {
     bool reported; /* it has said so on a comm */
     bool strange;  /* its answer is not one of this view */
     int64_t moved; /* when a byte last did */
-    int64_t next_http, next_progress;
+    int64_t next_http, next_progress, next_descriptors;
 } fetch_t;
 
 static tpv_status_t check_options(const tpv_fetch_options_t *options, const tpv_view_t *view, tpv_stream_t *stream) {
@@ -167,6 +172,20 @@ static tpv_status_t look_around(fetch_t *fetch, bool moved) {
                          (double)fetch->attempt->patience_ns / (double)TPV_NS_PER_SECOND);
 }
 
+/* Comms that cannot be had for want of descriptors do not come by waiting. */
+static tpv_status_t look_for_descriptors(fetch_t *fetch) {
+    int64_t now = tpv_clock_ns();
+    if (now - fetch->moved < DESCRIPTOR_PATIENCE_NS || now < fetch->next_descriptors) return TPV_OK;
+    fetch->next_descriptors = now + TPV_NS_PER_SECOND;
+    uint64_t limit, left;
+    if (!tpv_receiver_listens(fetch->receiver) || (left = tpv_descriptors_left(&limit)) >= COMM_DESCRIPTORS)
+        return TPV_OK;
+    return final(fetch, tpv_error_set(TPV_ERR_SYSTEM,
+                                      "this process may open %llu more file descriptors, too few for its comms: raise "
+                                      "the limit of %llu (ulimit -n, LimitNOFILE=) or take fewer comms than %u",
+                                      (unsigned long long)left, (unsigned long long)limit, fetch->stream.comms));
+}
+
 /* A request while no data moves. */
 static tpv_status_t call(fetch_t *fetch, const char *method, const char *path) {
     tpv_idle_t idle = {0};
@@ -211,6 +230,7 @@ static tpv_status_t run(fetch_t *fetch) {
             done = received && taken;
         }
         TPV_TRY(look_around(fetch, moved));
+        TPV_TRY(look_for_descriptors(fetch));
         readable =
             tpv_idle_wait(&idle, moved, fetch->answered ? -1 : tpv_http_descriptor(fetch->http), fetch->deadline);
     }
@@ -244,14 +264,19 @@ static tpv_status_t read_answer(const fetch_t *fetch) {
 }
 
 /* Tell the source that it may end the lease now. One that does not answer in time loses the connection, which ends the
- * lease as well. With `whole`, the bytes are all there and verified, so that nothing here is an error. */
+ * lease as well. With `whole`, the bytes are all there and verified, so that nothing here is an error; who has to ask
+ * again does not wait for the answer. */
 static void acknowledge(fetch_t *fetch, bool whole) {
     char path[64] = "/v1/leases/";
+    bool done = false;
     memcpy(path + strlen(path), fetch->attempt->fetch_id, sizeof fetch->attempt->fetch_id);
-    /* Who has to ask again does not wait for the answer. */
-    fetch->attempt->patience_ns = whole ? tpv_source_patience_ns() : 0;
-    tpv_status_t status = call(fetch, "DELETE", path);
-    if (status != TPV_OK && whole) TPV_WARN("cannot acknowledge the fetch: %s", tpv_error_message());
+    if (!whole) {
+        if (tpv_http_start(fetch->http, "DELETE", path, NULL) == TPV_OK) (void)tpv_http_advance(fetch->http, &done);
+        tpv_http_cancel(fetch->http);
+        return;
+    }
+    fetch->attempt->patience_ns = tpv_source_patience_ns();
+    if (call(fetch, "DELETE", path) != TPV_OK) TPV_WARN("cannot acknowledge the fetch: %s", tpv_error_message());
 }
 
 /* Threads beside the caller's: one core is its own. */

@@ -32,7 +32,7 @@ typedef struct tpv_attempt {
     tpv_attempt_end_t end;
     uint64_t wire_bytes, chunks;
     char fetch_id[33];
-    char artifact_label[128], export_kind[8]; /* as in tpv_fetch_result_t; empty unless done */
+    char artifact_label[128], export_kind[8]; /* as in tpv_fetch_result_t; once the service has answered */
 } tpv_attempt_t;
 
 /* Errors as tpv_fetch, and those of the sink. What has arrived is in *have, whatever is returned; nothing is when the

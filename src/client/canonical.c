@@ -44,7 +44,7 @@ static tpv_status_t fetch_tensor(tpv_source_t *source, const tpv_artifact_t *art
                                  const tpv_fetch_options_t *options, int64_t begin, int64_t deadline, void *buffer,
                                  tpv_fetch_result_t *sum) {
     tpv_view_t *whole = NULL;
-    tpv_fetch_result_t result;
+    tpv_fetch_result_t result = {0};
     bool refused = false;
     double before = (double)(tpv_clock_ns() - begin) / (double)TPV_NS_PER_SECOND;
     TPV_TRY(whole_tensor(artifact, tensor, &whole));

@@ -27,7 +27,8 @@ struct tpv_http {
     char *body;
     size_t length, capacity;
     bool too_long, no_memory;
-    bool told; /* an error, by the service */
+    int no_socket; /* errno of the last one that could not be had */
+    bool told;     /* an error, by the service */
 };
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
@@ -59,10 +60,16 @@ static size_t on_body(char *data, size_t size, size_t count, void *user) {
     return bytes;
 }
 
-static int on_socket(void *user, curl_socket_t descriptor, curlsocktype purpose) {
+/* curl does not tell why there is no socket. */
+static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
     (void)purpose;
-    ((tpv_http_t *)user)->descriptor = descriptor;
-    return CURL_SOCKOPT_OK;
+    tpv_http_t *http = user;
+    int descriptor = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (descriptor < 0) {
+        http->no_socket = errno;
+        return CURL_SOCKET_BAD;
+    }
+    return http->descriptor = descriptor;
 }
 
 static int on_close(void *user, curl_socket_t descriptor) {
@@ -128,8 +135,8 @@ static tpv_status_t configure(tpv_http_t *http, const tpv_source_options_t *opti
     curl_easy_setopt(http->easy, CURLOPT_ERRORBUFFER, http->detail);
     curl_easy_setopt(http->easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(http->easy, CURLOPT_WRITEDATA, http);
-    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
-    curl_easy_setopt(http->easy, CURLOPT_SOCKOPTDATA, http);
+    curl_easy_setopt(http->easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
+    curl_easy_setopt(http->easy, CURLOPT_OPENSOCKETDATA, http);
     curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
     curl_easy_setopt(http->easy, CURLOPT_CLOSESOCKETDATA, http);
     curl_easy_setopt(http->easy, CURLOPT_TCP_NODELAY, 1L);
@@ -247,10 +254,11 @@ const char *tpv_http_body(const tpv_http_t *http, size_t *length) {
 
 tpv_status_t tpv_http_start(tpv_http_t *http, const char *method, const char *path, const char *body) {
     char *url = NULL;
+    http->length = 0;
+    http->no_socket = 0;
+    http->too_long = http->strange = http->no_memory = http->told = false;
     if (asprintf(&url, "%s%s", http->base, path) < 0)
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for a request to %s", http->address);
-    http->length = 0;
-    http->too_long = http->strange = http->no_memory = http->told = false;
     http->detail[0] = '\0';
     curl_easy_setopt(http->easy, CURLOPT_URL, url);
     curl_easy_setopt(http->easy, CURLOPT_CUSTOMREQUEST, method);
@@ -306,8 +314,9 @@ static tpv_status_t connection_error(const tpv_http_t *http, CURLcode result) {
                              http->address, (unsigned)http->stranger, (unsigned)geteuid());
     if (http->no_memory || result == CURLE_OUT_OF_MEMORY)
         return tpv_error_set(TPV_ERR_NO_MEMORY, "no memory for the answer of source %s", http->address);
-    if (number == EMFILE || number == ENFILE)
-        return tpv_error_set_errno(TPV_ERR_SYSTEM, (int)number, "cannot make a connection to source %s", http->address);
+    if (result == CURLE_COULDNT_CONNECT && (http->no_socket == EMFILE || http->no_socket == ENFILE))
+        return tpv_error_set_errno(TPV_ERR_SYSTEM, http->no_socket, "cannot make a connection to source %s",
+                                   http->address);
     if (result == CURLE_COULDNT_RESOLVE_HOST)
         return tpv_error_set(TPV_ERR_PEER, "source %s: there is no host of that name", http->address);
     if (tls && tpv_http_tls_error(http->easy, http->address, result, detail, &status)) return status;

@@ -117,10 +117,11 @@ static const char *module_of(const char *tensor, char module[TPV_MAX_NAME + 1]) 
 /*
  * Has what the rule speaks of its shape? That is the tensor, or if its pattern matched no more than `part` of the name,
  * the weight of that module or stack: as if it were not quantised, as words speak of it. One that is not in the
- * checkpoint has none. Of a quantised weight that is not understood the shape is not known: any rule fits, for it is
- * refused with the reason whatever the word.
+ * checkpoint has none. Of a quantised weight that is not understood the shape is not known: any rule that cuts fits,
+ * for it is refused with the reason whatever the word.
  */
-static bool has_shape(const tpv_rules_t *rules, const json_t *shape, const char *tensor, const char *part) {
+static bool has_shape(const tpv_rules_t *rules, const tpv_rule_t *rule, const char *tensor, const char *part) {
+    const json_t *shape = rule->shape;
     size_t count = json_array_size(shape);
     if (!shape) return true;
     if (!rules->artifact) return false;
@@ -130,7 +131,7 @@ static bool has_shape(const tpv_rules_t *rules, const json_t *shape, const char 
     const tpv_tensor_t *asked = tpv_artifact_find(rules->artifact, tensor);
     bool of_module = strcmp(part, tensor) != 0 || (module.stack && strcmp(part, module.name) == 0);
     if (of_module && module.quantised) {
-        if (*module.reason) return true;
+        if (*module.reason) return rule->kind != TPV_CUT_REPLICATE;
         asked = &module.weight;
     } else if (of_module) {
         const tpv_tensor_t *weight = tpv_artifact_find(rules->artifact, module.weight_name);
@@ -163,8 +164,7 @@ tpv_status_t tpv_rules_find(tpv_rules_t *rules, const char *tensor, const tpv_ru
             candidate->matched = true;
             /* Of the variants of one pattern the first that holds counts. */
             if (*rule || (found && found->pattern == candidate->pattern)) continue;
-            if (!tpv_rules_when(rules, candidate->when, NULL, tensor) ||
-                !has_shape(rules, candidate->shape, tensor, names[n]))
+            if (!tpv_rules_when(rules, candidate->when, NULL, tensor) || !has_shape(rules, candidate, tensor, names[n]))
                 continue;
             bool alike = !found || (found->kind == candidate->kind &&
                                     (rules->transformers || found->gathered == candidate->gathered));

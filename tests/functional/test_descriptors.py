@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import fetch_command
+from outcomes import failed
 from models import write_tiny
 
 SOFT = 40  # stands for the 1024 that shells give
@@ -27,3 +28,11 @@ def test_more_shards_than_the_soft_limit(shards, start_service, tpview, check_vi
     for command in (("plan",), ("verify", tmp_path / "view")):
         done = tpview(*command, "--checkpoint", shards, "--tp-size", 2, "--tp-rank", 0, prefix=LIMITED)
         assert done.returncode == 0, done.stderr
+
+
+def test_too_few_for_the_comms(start_service, tiny, tpview, tmp_path):
+    """The plugin waits for descriptors; the fetch does not do so to its deadline."""
+    service = start_service(f"qwen3@1={tiny('qwen3')}")
+    done = tpview(*fetch_command(service.source, tmp_path / "view"), "--comms", 16,
+                  prefix=("prlimit", "--nofile=36:36"))
+    failed(done, "file descriptors", "limit of 36", "fewer comms than 16")

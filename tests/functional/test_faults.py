@@ -158,7 +158,7 @@ def test_deadline_is_that_of_all_steps_together(large, start_service, start_tpvi
     service = start_service(f"large@1={large}")
     service.process.process.send_signal(signal.SIGSTOP)
     process = start_tpview(*fetch_command(service.source, tmp_path / "view", artifact="large", tp_size=1, deadline=4),
-                           "--chunk", "4K")
+                           "--chunk", "64K")
     begin = time.monotonic()
     time.sleep(2.5)  # the pause itself
     service.process.process.send_signal(signal.SIGCONT)

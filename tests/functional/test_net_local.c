@@ -1090,7 +1090,7 @@ static int move_much(void *argument) {
 
 static void a_comm_moves_more_than_4_gib_through_shared_memory(void **state) {
     (void)state;
-    assert_int_equal(child_wait(child_start(move_much, NULL), 120), 0);
+    assert_int_equal(child_wait(child_start(move_much, NULL), 600), 0);
 }
 
 /* ---- descriptors that are used again ---- */

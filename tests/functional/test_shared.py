@@ -20,7 +20,7 @@ def command(service, *options, artifact="qwen3", tp_size=2, tp_rank=0, deadline=
 
 
 def slow(service, *options, deadline=LIMIT_S - 10) -> list:
-    """A fetch that takes seconds."""
+    """A fetch that is long enough to be met in its middle."""
     return command(service, "--chunk", "64K", *options, artifact="large", tp_size=1, deadline=deadline)
 
 
