@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <dlfcn.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -52,8 +53,10 @@ void net_log_clear(void) {
 
 int net_log_count(const char *text) {
     int count = 0;
+    pthread_mutex_lock(&log_lock);
     for (const char *at = log_text; (at = strstr(at, text)); at += strlen(text))
         count++;
+    pthread_mutex_unlock(&log_lock);
     return count;
 }
 
@@ -129,7 +132,7 @@ ncclResult_t net_connect(net_plugin_t *net, int device, void *handle, void **com
 bool net_pair_open(net_plugin_t *net, int device, net_pair_t *pair) {
     memset(pair, 0, sizeof *pair);
     if (net_listen(net, device, pair->handle, &pair->listener) != ncclSuccess) return false;
-    int64_t deadline = tpv_deadline_in(10);
+    int64_t deadline = tpv_deadline_in(20);
     while (!pair->send || !pair->receive) {
         if (!pair->send && net_connect(net, device, pair->handle, &pair->send) != ncclSuccess) return false;
         if (!pair->receive && net->accept(pair->listener, &pair->receive, NULL) != ncclSuccess) return false;
@@ -163,9 +166,14 @@ void *net_meet(net_plugin_t *net, bool sends, int in, int out) {
 }
 
 ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request) {
+    return net_isend_registered(net, comm, data, size, NULL, request);
+}
+
+ncclResult_t net_isend_registered(net_plugin_t *net, void *comm, const void *data, size_t size, void *registration,
+                                  void **request) {
     ncclResult_t result;
     do
-        result = net->isend(comm, (void *)(uintptr_t)data, size, 7, NULL, NULL, request);
+        result = net->isend(comm, (void *)(uintptr_t)data, size, 7, registration, NULL, request);
     while (result == ncclSuccess && !*request);
     return result;
 }
@@ -249,6 +257,8 @@ uint16_t net_silent_port(int fds[3]) {
     for (int i = 1; i < 3; i++) {
         fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         (void)connect(fds[i], (struct sockaddr *)&address, sizeof address);
+        /* The first one takes the only place, which the kernel may give it a little later. */
+        if (i == 1 && poll(&(struct pollfd){.fd = fds[0], .events = POLLIN}, 1, 20000) != 1) return 0;
     }
     return ntohs(address.sin_port);
 }

@@ -59,7 +59,7 @@ int net_log_count(const char *text);
 ncclResult_t net_listen(net_plugin_t *net, int device, void *handle, void **listener);
 ncclResult_t net_connect(net_plugin_t *net, int device, void *handle, void **comm);
 
-/* Listen, connect and accept to oneself, interleaved. False when it failed or took over ten seconds. */
+/* Listen, connect and accept to oneself, interleaved. False when it failed or took over 20 seconds. */
 bool net_pair_open(net_plugin_t *net, int device, net_pair_t *pair);
 void net_pair_close(net_plugin_t *net, net_pair_t *pair);
 
@@ -69,6 +69,8 @@ void *net_meet(net_plugin_t *net, bool sends, int in, int out);
 
 /* Post one request, calling again while the plugin has no free one. */
 ncclResult_t net_isend(net_plugin_t *net, void *comm, const void *data, size_t size, void **request);
+ncclResult_t net_isend_registered(net_plugin_t *net, void *comm, const void *data, size_t size, void *registration,
+                                  void **request);
 ncclResult_t net_irecv(net_plugin_t *net, void *comm, void *data, size_t size, void **request);
 
 /* Whether the plugin's comms go over TCP. Within a host, a send above 4 KiB is done when its receive is; over TCP,

@@ -85,7 +85,7 @@ static void v6(void **state) {
     ncclNetProperties_v6_t properties;
     assert_int_equal(net->init(net_logger), ncclSuccess);
     CHECK_TABLE(net);
-    char handle[NCCL_NET_HANDLE_MAXSIZE], in = 0;
+    char handle[NCCL_NET_HANDLE_MAXSIZE], in = 0, out = '6';
     void *listener = NULL, *send = NULL, *receive = NULL, *registration = &registration, *request = &request;
     assert_int_equal(net->listen(0, handle, &listener), ncclSuccess);
     for (int64_t deadline = tpv_deadline_in(10); !send || !receive;) {
@@ -106,12 +106,14 @@ static void v6(void **state) {
     /* The comm is still good. */
     size = 1;
     void *sent = NULL, *received = (void *)0x1; /* NCCL_NET_OPTIONAL_RECV_COMPLETION */
-    assert_int_equal(net->isend(send, (char[]){'6'}, 1, 0, NULL, &sent), ncclSuccess);
+    for (int64_t deadline = tpv_deadline_in(20); !sent; assert_false(tpv_deadline_passed(deadline)))
+        assert_int_equal(net->isend(send, &out, 1, 0, NULL, &sent), ncclSuccess);
     assert_int_equal(net->irecv(receive, 1, &data, &size, &tag, &registration, &received), ncclSuccess);
     assert_true(received != NULL && received != (void *)0x1);
     for (int64_t deadline = tpv_deadline_in(10); !done; assert_false(tpv_deadline_passed(deadline)))
         assert_int_equal(net->test(sent, &done, NULL), ncclSuccess);
-    for (done = 0; !done;)
+    done = 0;
+    for (int64_t deadline = tpv_deadline_in(20); !done; assert_false(tpv_deadline_passed(deadline)))
         assert_int_equal(net->test(received, &done, sizes), ncclSuccess);
     assert_int_equal(sizes[0], 1);
     assert_int_equal(sizes[1], -1);
@@ -391,10 +393,14 @@ static void messages_are_events_of_the_profiler(void **state) {
         assert_int_equal(
             net.v12->irecv(pair.receive, 3, data, rooms, tags, registrations, round == 2 ? NULL : steps, &group),
             ncclSuccess);
-        for (int i = 0; i < 3; i++)
-            assert_int_equal(
-                net.v12->isend(pair.send, &"abc"[i], 1, 4, NULL, round == 2 ? NULL : &parents[5 + i], &send[i]),
-                ncclSuccess);
+        for (int i = 0; i < 3; i++) {
+            /* The sender may not have heard yet that its comm is accepted. */
+            send[i] = NULL;
+            for (int64_t deadline = tpv_deadline_in(20); !send[i]; assert_false(tpv_deadline_passed(deadline)))
+                assert_int_equal(
+                    net.v12->isend(pair.send, &"abc"[i], 1, 4, NULL, round == 2 ? NULL : &parents[5 + i], &send[i]),
+                    ncclSuccess);
+        }
         if (round == 0) {
             assert_int_equal(seen_count, 5);
             for (int i = 0; i < 5; i++) {

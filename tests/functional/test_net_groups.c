@@ -55,6 +55,14 @@ static void *try_send(const void *data, size_t size, int tag) {
     return request;
 }
 
+/* The first tag of a comm is not asked for, but the sender may not have heard yet that it is accepted. */
+static void *send_first(const void *data, size_t size, int tag) {
+    void *request;
+    for (int64_t deadline = tpv_deadline_in(20); !(request = try_send(data, size, tag));)
+        assert_false(tpv_deadline_passed(deadline));
+    return request;
+}
+
 static void *post_group(int count, void **data, size_t room, const int *tags) {
     void *request = &request, *registrations[MEMBERS] = {0};
     size_t sizes[MEMBERS];
@@ -154,7 +162,7 @@ static void a_second_tag_waits_until_it_is_asked_for(void **state) {
     char in[2] = {0};
     int done = 0;
     void *first = post_one(&in[0], 1, 1);
-    complete(try_send("a", 1, 1));
+    complete(send_first("a", 1, 1));
     assert_null(try_send("b", 1, 2));
     complete(first);
     void *more = post_one(&in[0], 1, 1);
@@ -200,7 +208,7 @@ static void the_first_tag_of_each_side_may_differ(void **state) {
     (void)state;
     char in[2] = {0};
     void *second = post_one(&in[1], 1, 20);
-    complete(try_send("a", 1, 10)); /* nobody asked for it yet, but it is the first tag */
+    complete(send_first("a", 1, 10)); /* nobody asked for it yet, but it is the first tag */
     assert_null(try_send("b", 1, 20));
     complete(send_at_last("b", 1, 20, second));
     complete(second);
@@ -223,7 +231,7 @@ static void running_ahead_holds_nobody_up(void **state) {
     int tags[] = {1, 2}, sizes[2];
     for (int i = 0; i < AHEAD; i++) {
         net_fill(out + i * SIZE, SIZE, (uint64_t)i);
-        sends[i] = try_send(out + i * SIZE, SIZE, 1);
+        sends[i] = i ? try_send(out + i * SIZE, SIZE, 1) : send_first(out, SIZE, 1);
         assert_non_null(sends[i]);
     }
     void *group = post_group(2, data, SIZE, tags);
@@ -261,8 +269,7 @@ static void an_early_message_that_is_still_coming_in(void **state) {
     char *out = malloc(SIZE), *in = calloc(2, SIZE), other = 0, next_one = 0;
     int done = 0, size = -1;
     net_fill(out, SIZE, 3);
-    void *asked = post_one(&other, 1, 2), *big = try_send(out, SIZE, 1), *small = try_send("n", 1, 1);
-    assert_non_null(big);
+    void *asked = post_one(&other, 1, 2), *big = send_first(out, SIZE, 1), *small = try_send("n", 1, 1);
     assert_non_null(small);
     /* Until it has begun: the sender hears that the other tag is asked for, which needs the header to have come. */
     int64_t deadline = tpv_deadline_in(10);
@@ -294,7 +301,7 @@ static void an_early_message_may_be_too_long(void **state) {
     (void)state;
     char in[64];
     void *other = post_one(in, 64, 2);
-    complete(try_send("0123456789", 10, 1));
+    complete(send_first("0123456789", 10, 1));
     complete(send_at_last("x", 1, 2, other));
     complete(other); /* so the first message has been read */
     void *request = &request, *data = in;
@@ -360,8 +367,8 @@ static void waiting_for_a_peer_that_is_gone(void **state) {
     (void)state;
     char in;
     post_one(&in, 1, 1);
-    void *taken = try_send("a", 1, 1), *request;
-    assert_non_null(taken);
+    send_first("a", 1, 1);
+    void *request;
     assert_null(try_send("b", 1, 2));
     net.closeRecv(pair.receive);
     pair.receive = NULL;
@@ -386,7 +393,7 @@ static void a_sender_that_closes_early_loses_nothing(void **state) {
         void *data[] = {in, in + SIZE};
         int tags[] = {1, 2}, sizes[2];
         void *group = post_group(2, data, SIZE, tags);
-        void *first = try_send(out, 1000, 1), *second = send_at_last(out, SIZE, 2, group);
+        void *first = send_first(out, 1000, 1), *second = send_at_last(out, SIZE, 2, group);
         complete(first);
         /* Done here means that the kernel has it: the receiver may be through with the group by then, or not. */
         int received = 0;

@@ -70,6 +70,14 @@ static void await_running(const char *name) {
         CHILD_CHECK(!tpv_deadline_passed(deadline));
 }
 
+/* The kernel gives it one when it runs, and may take a moment. */
+static void await_link_local(const char *name) {
+    char command[96];
+    snprintf(command, sizeof command, "ip -6 address show dev %s scope link | grep -q fe80", name);
+    for (int64_t deadline = tpv_deadline_in(20); system(command) != 0;) /* NOLINT: a fixed text */
+        CHILD_CHECK(!tpv_deadline_passed(deadline));
+}
+
 static void open_plugin(const char *interfaces, const char *family) {
     setenv("NCCL_SOCKET_IFNAME", interfaces, 1);
     setenv("NCCL_SOCKET_FAMILY", family, 1);
@@ -148,6 +156,7 @@ static int be_other_host(void *argument) {
     if (hosts->addresses[0]) CHILD_CHECK(ip("address add %s dev br0", hosts->peer));
     CHILD_CHECK(ip("link set br0 up"));
     await_running("br0");
+    if (!hosts->addresses[0]) await_link_local("br0");
     open_plugin("=br0", hosts->family);
     for (int device = 0; device < 2; device++) {
         void *listener, *request;
@@ -192,6 +201,8 @@ static int use_either(void *argument) {
     char *block = malloc(BLOCK), handle[NCCL_NET_HANDLE_MAXSIZE];
     await_running("a0");
     await_running("a1");
+    for (int i = 0; i < 2 && !hosts->addresses[0]; i++)
+        await_link_local(i ? "a1" : "a0");
     open_plugin("=a0,a1", hosts->family);
     for (int device = 0; device < 2; device++) {
         tpv_net_device_t properties;

@@ -522,8 +522,7 @@ static void memory_that_is_taken_away_is_never_delivered(void **state) {
             assert_int_equal(net.abi.regMr(&net.abi, pair.send, memory, BIG, NCCL_PTR_HOST, &registration),
                              ncclSuccess);
         assert_int_equal(net_irecv(&net, pair.receive, receive.block, BIG, &receive.request), ncclSuccess);
-        assert_int_equal(net.isend(pair.send, memory, BIG, 7, registration, NULL, &send), ncclSuccess);
-        assert_non_null(send);
+        assert_int_equal(net_isend_registered(&net, pair.send, memory, BIG, registration, &send), ncclSuccess);
         receive.begun = false;
         assert_int_equal(pthread_create(&thread, NULL, receive_until_outcome, &receive), 0);
         while (!receive.begun)
@@ -873,10 +872,11 @@ static void memory_that_cannot_be_read_is_copied(void **state) {
         for (int i = 0; i < 3; i++)
             assert_int_equal(net_irecv(&net, pair.receive, in[i], size, &receives[i]), ncclSuccess);
         /* Between messages of other memory, and the last one without a registration. */
-        assert_int_equal(net.isend(pair.send, secret, size, 7, registration, NULL, &sends[0]), ncclSuccess);
-        assert_int_equal(net.isend(pair.send, plain, size, 7, NULL, NULL, &sends[1]), ncclSuccess);
-        assert_int_equal(net.isend(pair.send, secret, size, 7, round ? NULL : registration, NULL, &sends[2]),
-                         ncclSuccess);
+        void *registrations[] = {registration, NULL, round ? NULL : registration};
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(
+                net_isend_registered(&net, pair.send, i == 1 ? plain : secret, size, registrations[i], &sends[i]),
+                ncclSuccess);
         for (int i = 0; i < 3; i++) {
             int received = -1;
             assert_int_equal(net_wait_pair(&net, sends[i], receives[i], 20, &received), ncclSuccess);

@@ -377,7 +377,7 @@ static void deregistering_before_the_last_test(void **state) {
         void *registration = NULL, *send = NULL, *receive = post_receive(in, SIZE);
         net_fill(out, SIZE, (uint64_t)round);
         assert_int_equal(net.abi.regMr(&net.abi, pair.send, out, SIZE, NCCL_PTR_HOST, &registration), ncclSuccess);
-        assert_int_equal(net.isend(pair.send, out, SIZE, 7, registration, NULL, &send), ncclSuccess);
+        assert_int_equal(net_isend_registered(&net, pair.send, out, SIZE, registration, &send), ncclSuccess);
         int received = 0;
         for (int64_t deadline = tpv_deadline_in(10); !received;) {
             assert_false(tpv_deadline_passed(deadline));

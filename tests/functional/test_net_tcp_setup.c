@@ -13,11 +13,13 @@
 #include <ifaddrs.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -240,6 +242,13 @@ static int knock(const char *handle) {
     return fd;
 }
 
+/* Until the other end's kernel has all that was sent. */
+static void await_delivery(int fd) {
+    int left = 1;
+    for (int64_t deadline = tpv_deadline_in(20); left;)
+        CHILD_CHECK(ioctl(fd, SIOCOUTQ, &left) == 0 && !tpv_deadline_passed(deadline));
+}
+
 /* Accept until the other side has closed `fd`. */
 static void wait_dropped(void *listener, int fd) {
     int64_t deadline = tpv_deadline_in(40);
@@ -291,6 +300,9 @@ static int strangers(void *argument) {
     memcpy(hello + 12, (uint8_t[]){2, 1}, 2);
     int first = knock(handle);
     CHILD_CHECK(send(first, hello, sizeof hello, 0) == sizeof hello);
+    await_delivery(first);
+    void *none = NULL;
+    CHILD_CHECK(net.accept(listener, &none, NULL) == ncclSuccess && !none);
     static const uint8_t wrong_for_it[][2] = {{2, 1}, {3, 0}};
     for (size_t i = 0; i < 2; i++) {
         memcpy(hello + 12, wrong_for_it[i], 2);

@@ -89,7 +89,8 @@ static bool post(end_t *end, int comm, slot_t *slot, int message) {
         result = net.irecv(end->comms[comm], 1, &data, &room, &tag, &registration, NULL, &slot->request);
     }
     slot->message = message;
-    return result == ncclSuccess && slot->request;
+    /* A sender may not have heard yet that its comm is accepted. */
+    return result == ncclSuccess && (slot->request || (end->sends && message == 0));
 }
 
 static bool finished(end_t *end, int comm, slot_t *slot, int size) {
@@ -123,10 +124,11 @@ static void *run(void *argument) {
         slot_t *slot = &slots[comm][next(&random) % (uint64_t)depths[comm]];
         if (!slot->request) {
             if (posted[comm] == MESSAGES) continue;
-            if (!post(end, comm, slot, posted[comm]++)) {
+            if (!post(end, comm, slot, posted[comm])) {
                 end->failure = "a request was refused";
                 return NULL;
             }
+            if (slot->request) posted[comm]++;
             continue;
         }
         int done = 0, size = -1;

@@ -315,8 +315,39 @@ static void *greet_by_hand(int *fd) {
 }
 
 static void *isend_once(void *comm, int tag, ncclResult_t expected) {
+    static char byte = 'x'; /* must outlive the send */
     void *request = &request;
-    assert_int_equal(net.isend(comm, (char[]){'x'}, 1, tag, NULL, NULL, &request), expected);
+    assert_int_equal(net.isend(comm, &byte, 1, tag, NULL, NULL, &request), expected);
+    return request;
+}
+
+/* Bytes that the plugin has not read of what was sent to it over `fd`; -1: it has no such connection. */
+static int unread_of(int fd) {
+    struct sockaddr_in peer, own;
+    socklen_t length = sizeof peer;
+    assert_int_equal(getpeername(fd, (struct sockaddr *)&peer, &length), 0);
+    for (int other = 3; other < 256; other++) {
+        int unread = 0;
+        length = sizeof own;
+        if (other == fd || getsockname(other, (struct sockaddr *)&own, &length) != 0) continue;
+        if (length != sizeof own || memcmp(&own, &peer, sizeof own) != 0) continue;
+        assert_int_equal(ioctl(other, FIONREAD, &unread), 0);
+        return unread;
+    }
+    return -1;
+}
+
+/* Until the plugin's end has `size` bytes that it has not read: what send took may come there a little later. */
+static void await_unread(int fd, int size) {
+    for (int64_t deadline = tpv_deadline_in(20); unread_of(fd) < size;)
+        assert_false(tpv_deadline_passed(deadline));
+}
+
+/* A send that needs nobody to ask for it; the plugin may not have read the welcome yet. */
+static void *isend_first(void *comm, int tag) {
+    void *request = NULL;
+    for (int64_t deadline = tpv_deadline_in(20); !request; request = isend_once(comm, tag, ncclSuccess))
+        assert_false(tpv_deadline_passed(deadline));
     return request;
 }
 
@@ -344,16 +375,14 @@ static void a_wrong_welcome_is_the_peers_fault(void **state) {
     for (size_t i = 0; i <= sizeof welcomes / sizeof *welcomes; i++) {
         int fd;
         net_log_clear();
-        void *comm = greet_by_hand(&fd), *request = NULL;
+        void *comm = greet_by_hand(&fd);
         if (i == sizeof welcomes / sizeof *welcomes) {
             shutdown(fd, SHUT_WR);
         } else {
             assert_int_equal(send(fd, welcomes[i], WELCOME, 0), WELCOME);
             if (i == 3) send_byte(fd, "x");
         }
-        for (int64_t deadline = tpv_deadline_in(20); !request; request = isend_once(comm, 7, ncclSuccess))
-            assert_false(tpv_deadline_passed(deadline));
-        assert_int_equal(net_wait(&net, request, 20, NULL), ncclRemoteError);
+        assert_int_equal(net_wait(&net, isend_first(comm, 7), 20, NULL), ncclRemoteError);
         assert_int_equal(net_log_count("what answers there is not this plugin") +
                              net_log_count("the peer closed the connection without accepting it"),
                          1);
@@ -474,8 +503,7 @@ static void notices_let_other_tags_go(void **state) {
     (void)state;
     char notices[32], stream[3 * (FRAME + 1)], expected[3 * (FRAME + 1)];
     int fd;
-    void *comm = connect_by_hand(&fd), *first = isend_once(comm, 7, ncclSuccess);
-    assert_non_null(first);
+    void *comm = connect_by_hand(&fd), *first = isend_first(comm, 7);
     put_notice(notices, 7, 2);
     put_notice(notices + 16, -8, 1);
     for (int i = 0; i < 32; i++) {
@@ -516,10 +544,11 @@ static void lingering_ends_with_the_peer_timeout(void **state) {
     assert_int_equal(done, 0);
     put_notice(notice, 7, 1);
     assert_int_equal(send(fd, notice, sizeof notice, 0), sizeof notice);
+    await_unread(fd, sizeof notice);
     assert_null(isend_once(comm, 8, ncclSuccess));
     int descriptors = net_open_descriptors();
-    net.closeSend(comm);
     int64_t begun = tpv_clock_ns();
+    net.closeSend(comm);
     assert_int_equal(net_open_descriptors(), descriptors);
     for (int64_t deadline = tpv_deadline_in(30); net_open_descriptors() >= descriptors;) {
         assert_false(tpv_deadline_passed(deadline));
@@ -529,22 +558,6 @@ static void lingering_ends_with_the_peer_timeout(void **state) {
     assert_true(tpv_clock_ns() - begun >= 3 * TPV_NS_PER_SECOND);
     close(fd);
     free(big);
-}
-
-/* Bytes that the plugin has not read of what was sent to it over `fd`; -1: it has no such connection. */
-static int unread_of(int fd) {
-    struct sockaddr_in peer, own;
-    socklen_t length = sizeof peer;
-    assert_int_equal(getpeername(fd, (struct sockaddr *)&peer, &length), 0);
-    for (int other = 3; other < 256; other++) {
-        int unread = 0;
-        length = sizeof own;
-        if (other == fd || getsockname(other, (struct sockaddr *)&own, &length) != 0) continue;
-        if (length != sizeof own || memcmp(&own, &peer, sizeof own) != 0) continue;
-        assert_int_equal(ioctl(other, FIONREAD, &unread), 0);
-        return unread;
-    }
-    return -1;
 }
 
 /* A peer may have notices without end: one call reads some of them only, be it a send or a close. */
@@ -558,8 +571,7 @@ static void many_notices_hold_no_call(void **state) {
         put_notice(notices + 16 * i, 7, 1);
     assert_int_equal(net_isend(&net, comm, big, BIG, &request), ncclSuccess);
     assert_int_equal(send(fd, notices, (size_t)16 * NOTICES, 0), 16 * NOTICES);
-    for (int64_t deadline = tpv_deadline_in(20); unread_of(fd) < 16 * NOTICES;)
-        assert_false(tpv_deadline_passed(deadline));
+    await_unread(fd, 16 * NOTICES);
     assert_null(isend_once(comm, 8, ncclSuccess));
     int unread = unread_of(fd);
     assert_true(unread < 16 * NOTICES && unread > 8 * NOTICES);
@@ -587,7 +599,7 @@ static void damaged_notices_are_the_peers_fault(void **state) {
         int fd;
         void *comm = connect_by_hand(&fd), *request = NULL;
         net_log_clear();
-        assert_non_null(isend_once(comm, 7777, ncclSuccess));
+        isend_first(comm, 7777);
         assert_int_equal(send(fd, notices[i], 16 * (size_t)counts[i], 0), 16 * counts[i]);
         for (int64_t deadline = tpv_deadline_in(20); !request; request = isend_once(comm, 8888, ncclSuccess))
             assert_false(tpv_deadline_passed(deadline));
