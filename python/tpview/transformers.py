@@ -9,6 +9,7 @@ Written for transformers 5, whose loader reads slices of safetensors files throu
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import threading
@@ -117,6 +118,29 @@ def _class_of(cls: type, config: Any) -> Tuple[type, Any]:
     with torch.device("meta"):
         model = cls.from_config(config)
     return type(model), model.config
+
+
+@functools.lru_cache(maxsize=None)
+def _noting(cls: type) -> type:
+    """cls, of which a model notes the names that a load finds no value for. What from_pretrained returns as missing_keys
+    is no more than what the user is to be told: a model's _keys_to_ignore_on_load_missing are taken out of it, at last.
+    The call of tie_weights before that has them all, and takes out those that get the value of another."""
+    import transformers
+
+    if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
+        raise UsageError(f"{getattr(cls, '__name__', cls)}: expected a model class of transformers", stage="plan")
+
+    class Noting(cls):
+        __module__, __qualname__, __doc__ = cls.__module__, cls.__qualname__, cls.__doc__
+        can_generate = cls.can_generate  # which tells by the names of the base classes
+
+        def tie_weights(self, *args: Any, **options: Any) -> None:
+            super().tie_weights(*args, **options)
+            if options.get("missing_keys") is not None:
+                self._tpview_missing = set(options["missing_keys"])
+
+    Noting.__name__ = cls.__name__  # conversions, reports and saved configurations go by it
+    return Noting
 
 
 def from_pretrained(cls: type, source: Union[Source, str, Sequence[str], None], artifact: str, *, config: Any,
@@ -233,9 +257,16 @@ class _Recipe:
 
     def load(self, manifest: Manifest, slices: _Slices) -> Tuple[Any, Set[str]]:
         """The model, and the names of what the artifact has no value for."""
-        model, info = self.cls.from_pretrained(None, config=self.config, state_dict=slices.state_dict(manifest),
-                                               output_loading_info=True, **self.options)
-        return model, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        noting = _noting(self.cls)
+        model, info = noting.from_pretrained(None, config=self.config, state_dict=slices.state_dict(manifest),
+                                             output_loading_info=True, **self.options)
+        if type(model) is noting:  # else transformers put a class of its own over it
+            model.__class__ = self.cls
+        missing = model.__dict__.pop("_tpview_missing", None)
+        if missing is None:
+            raise UnsupportedError(f"{self.cls.__name__}: its loader does not tell tie_weights() the missing keys as that of "
+                                   "transformers 5 does: load this model from its files", stage="install")
+        return model, {*missing, *info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
 
     def check(self, manifest: Manifest) -> None:
         """What can fail on one rank alone, before load(), in which transformers makes groups: every rank must come there."""
@@ -244,6 +275,7 @@ class _Recipe:
                 raise UsageError(f"{name} cannot be given here", stage="plan")
         if self.names is None:
             self.cls, self.config = _class_of(self.cls, _config_of(self.config))
+            _noting(self.cls)
         elif manifest.index_digest != self.index_digest:
             raise PlanError(f"{manifest.label} has tensors of other names, dtypes or shapes than the model was loaded from: "
                             "load it anew", stage="plan")

@@ -1,7 +1,7 @@
 """tpview.transformers against transformers' own loader: the same parameters and logits, from fewer bytes."""
 
 import os
-import socket
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import tpview
 from conftest import ROOT
+from control import port_of_nobody
 from rank_group import run_ranks
 from tpview.manifest import TensorInfo
 
@@ -169,35 +170,50 @@ def test_an_update_takes_the_version_that_is_named(start_service, folders, tmp_p
 
 
 class WithMore(transformers.LlamaForCausalLM):
-    """A model with a parameter of no axis and a head that no checkpoint of the family has."""
+    """A model with a parameter of no axis, and a head and a buffer that no checkpoint of the family has and whose absence is
+    no news to the class."""
+
+    _keys_to_ignore_on_load_missing = ["value_head", "seen"]
 
     def __init__(self, config):
         super().__init__(config)
         self.scale = torch.nn.Parameter(torch.tensor(1.0))
         self.value_head = torch.nn.Linear(config.hidden_size, 1)
+        self.register_buffer("seen", torch.zeros(3))
 
 
 def test_a_scalar_is_a_tensor_like_any_other(start_service, tmp_path):
     wanted = WithMore(CONFIGS["llama"]())
     with torch.no_grad():
         wanted.scale.fill_(2.5)
+        wanted.seen.fill_(4.0)
     wanted.save_pretrained(tmp_path / "1")
-    running = start_service(f"m@1={tmp_path / '1'}")
+    running = start_service(f"m@1={tmp_path / '1'}", f"m@2={tmp_path / '1'}")
     got = tpview.transformers.from_pretrained(WithMore, running.source, "m@1", config=tmp_path / "1", deadline=60)
     theirs = wanted.state_dict()
     assert got.scale.shape == () and got.scale.item() == 2.5
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in got.state_dict().items())
+    with torch.no_grad():
+        for tensor in got.state_dict().values():
+            tensor.zero_()
+    tpview.transformers.update_pretrained(got, running.source, "m", version=2, deadline=60)
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in got.state_dict().items())
 
 
 def test_an_update_leaves_what_the_artifact_does_not_have(start_service, folders):
     running = start_service(f"m@1={folders('llama')}", f"m@2={folders('llama')}")
     model = tpview.transformers.from_pretrained(WithMore, running.source, "m@1", config=folders("llama"), deadline=60)
+    assert type(pickle.loads(pickle.dumps(model))) is type(model) is WithMore
     with torch.no_grad():
         model.scale.fill_(7.0)
         model.value_head.weight.fill_(3.0)
+        model.value_head.bias.fill_(5.0)
+        model.seen.fill_(9.0)
         model.model.norm.weight.zero_()
     tpview.transformers.update_pretrained(model, running.source, "m", version=2, deadline=60)
-    assert model.scale.item() == 7.0 and bool((model.value_head.weight == 3.0).all())
+    assert model.scale.item() == 7.0
+    for tensor, trained in ((model.value_head.weight, 3.0), (model.value_head.bias, 5.0), (model.seen, 9.0)):
+        assert bool((tensor == trained).all())
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folders("llama")).state_dict()
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in theirs.items())
 
@@ -240,10 +256,9 @@ ALONE = textwrap.dedent("""
 def test_what_fails_on_one_rank_alone_ends_the_call_on_all(start_service, folders, tmp_path):
     """A rank that does not reach the source, one without the configuration, one with a wrong argument."""
     running = start_service(f"m@1={folders('qwen3')}")
-    with socket.socket() as taken:  # a port at which nobody listens
-        taken.bind(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
-        zero, one = (out.splitlines()[-3:] for out in run_ranks(ALONE, 2, tmp_path, running.source, nobody, folders("qwen3")))
+    with port_of_nobody() as port:
+        zero, one = (out.splitlines()[-3:] for out in run_ranks(ALONE, 2, tmp_path, running.source, f"127.0.0.1:{port}",
+                                                                folders("qwen3")))
     assert one[0].startswith("PeerLost") and one[2].startswith("UsageError") and one[1].startswith("OSError"), one
     assert all(said.startswith("Error rank 1 failed, so no rank goes on: ") for said in zero), zero
 
@@ -256,6 +271,8 @@ def test_what_fails_is_told(start_service, folders):
         load(cls, running.source, "m@2", config=folders("qwen3"))
     with pytest.raises(tpview.UsageError):
         load(cls, running.source, "m@1", config=folders("qwen3"), state_dict={})
+    with pytest.raises(tpview.UsageError, match="Linear: expected a model class"):
+        load(torch.nn.Linear, running.source, "m@1", config=folders("qwen3"))
     other = transformers.AutoConfig.from_pretrained(folders("qwen3"))
     other.hidden_size = 32
     with pytest.raises(RuntimeError, match="size mismatch|mismatch"):

@@ -33,27 +33,30 @@ def _gather(value: Any, group: Optional[Any]) -> List[Any]:
     return values
 
 
-def agree(error: Optional[BaseException], group: Optional[Any]) -> None:
+def agree(error: Optional[BaseException], group: Optional[Any], left: str = "") -> None:
     """Called by every rank, each with its own failure or None. Returns on all ranks or raises on all: a rank's own
-    failure where there is one, elsewhere tpview.Error naming the first rank that failed."""
+    failure where there is one, elsewhere tpview.Error naming the first rank that failed. `left` says in what state a
+    failure leaves things and what to do: it ends that Error's message and is a note of the rank's own failure."""
     failures = _gather(None if error is None else f"{type(error).__name__}: {error}", group)
     if error is not None:
+        if left and hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(left)
         raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            raise Error(f"rank {rank} failed, so no rank goes on: {failure}", stage="agree")
+            raise Error(f"rank {rank} failed, so no rank goes on: {failure}{left and '; ' + left}", stage="agree")
 
 
-def together(stage: str, work: Callable[[], T], group: Optional[Any], stages: Stages) -> T:
+def together(stage: str, work: Callable[[], T], group: Optional[Any], stages: Stages, left: str = "") -> T:
     """Do it and come to the vote whatever happens: all ranks go on, or all raise (agree). What one rank may fail in and
-    another not belongs in here, or the others wait for its vote as long as the group's time-out."""
+    another not belongs in here, or the others wait for its vote as long as the group's time-out. `left`: as agree."""
     error: Optional[BaseException] = None
     done: Any = None
     try:
         done = stages.timed(stage, work)
     except Exception as caught:
         error = caught
-    stages.timed("agree", lambda: agree(error, group))
+    stages.timed("agree", lambda: agree(error, group, left))
     return done
 
 

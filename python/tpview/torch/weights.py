@@ -25,6 +25,8 @@ __all__ = ["Loaded", "load_weight_remote", "update_weight_remote"]
 
 log = logging.getLogger("tpview")
 
+_MIXED = "some weights may be new and others old: load them anew on all ranks"
+
 Model = Union[torch.nn.Module, Mapping[str, torch.Tensor]]
 
 
@@ -68,10 +70,12 @@ def load_weight_remote(model: Model, source: Union[Source, str, Sequence[str], N
     deadline:     seconds for the fetch; votes of the group wait as long as the group's own time-out.
     strict:       every parameter must get a value.
     staging:      "host": host memory of this rank's share is taken until the call ends, and nothing of the model changes
-                  before every rank has fetched and verified all of its share; then all ranks switch, and when any rank
-                  fails, every rank raises and the old weights stay. "none": bytes go straight into CPU parameters as
-                  they arrive, without a copy and without memory but for what the loader takes whole and for parameters
-                  of another device; when any rank fails, every rank raises and the weights of all are to be loaded anew.
+                  before every rank has fetched and verified all of its share; then all ranks switch. When any rank fails
+                  before the switch, every rank raises and the old weights stay; when one fails in it (its loader
+                  raises, say), every rank raises and the weights of all are to be loaded anew: some are new by then.
+                  "none": bytes go straight into CPU parameters as they arrive, without a copy and without memory but
+                  for what the loader takes whole and for parameters of another device; when any rank fails in the
+                  fetch or after it, every rank raises and the weights of all are to be loaded anew.
     connection:   further arguments of connect() for an address: token_file, timeout, ...
 
     Raises PlanError for names, shapes and dtypes that do not fit (nothing has changed then), and what Job.wait raises."""
@@ -95,8 +99,8 @@ def load_weight_remote(model: Model, source: Union[Source, str, Sequence[str], N
                 result = job.wait()
             return result, values()
 
-        result, fetched = together("fetch", fetch, group, stages)
-        together("install", lambda: prepared.install(fetched), group, stages)
+        result, fetched = together("fetch", fetch, group, stages, _MIXED if staging == "none" else "")
+        together("install", lambda: prepared.install(fetched), group, stages, _MIXED)
 
     whole = tuple(prepared.recorded.whole) if prepared.recorded else ()
     loaded = Loaded(result.label, manifest.bytes, result, dict(stages), whole, prepared.recorded)
