@@ -305,24 +305,25 @@ static void check_stall(sender_t *comm, int64_t now) {
     }
 }
 
-/* Take the notices that have come, so many in one turn; a peer can send without end. */
-static void listen_to_receiver(sender_t *comm) {
+/* Take the notices that have come, so many in one turn; a peer can send without end. False when it has closed. */
+static bool listen_to_receiver(sender_t *comm) {
     comm->listened_at = atomic_load_explicit(&comm->written, memory_order_relaxed);
     for (int i = 0; i < NOTICES_A_TURN && !tpv_comm_failed(&comm->base.base); i++) {
         char *into = (char *)&comm->notice + comm->notice_bytes;
         ssize_t got = recv(comm->base.lanes[0].fd, into, sizeof comm->notice - comm->notice_bytes, MSG_DONTWAIT);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0 && errno == EAGAIN) return;
-        if (got <= 0) {
-            got == 0 ? tpv_comm_fail_closed(&comm->base.base) : tpv_comm_fail_errno(&comm->base.base, "recv", errno);
-            return;
+        if (got == 0) return false;
+        if (got < 0) {
+            if (errno != EAGAIN) tpv_comm_fail_errno(&comm->base.base, "recv", errno);
+            return true;
         }
         comm->notice_bytes += (size_t)got;
-        if (comm->notice_bytes < sizeof comm->notice) return;
+        if (comm->notice_bytes < sizeof comm->notice) return true;
         comm->notice_bytes = 0;
         if (tpv_credits_add(&comm->credits, &comm->notice) != ncclSuccess)
             tpv_comm_fail(&comm->base.base, ncclRemoteError, "the stream is damaged: bytes that are no notice");
     }
+    return true;
 }
 
 /* The owner's part: one system call for each lane that has no helper. */
@@ -343,12 +344,13 @@ static void progress(sender_t *comm) {
         lane->quiet_until = now + FULL_GAP_NS;
     }
     uint64_t written = atomic_load_explicit(&comm->written, memory_order_relaxed);
-    if (written - comm->listened_at >= LISTEN_BYTES && !comm->credits.noticed) listen_to_receiver(comm);
+    /* One that has all may be gone. What cannot be delivered any more, the next send or check_stall finds out. */
+    if (written - comm->listened_at >= LISTEN_BYTES && !comm->credits.noticed) (void)listen_to_receiver(comm);
 }
 
 static bool may_send(sender_t *comm, int tag) {
     if (tpv_credits_take(&comm->credits, tag)) return true;
-    listen_to_receiver(comm);
+    if (!listen_to_receiver(comm)) tpv_comm_fail_closed(&comm->base.base);
     if (!tpv_comm_failed(&comm->base.base) && tpv_credits_take(&comm->credits, tag)) return true;
     /* The receiver may wait for what is queued before it asks for this one. */
     progress(comm);
