@@ -29,6 +29,14 @@ def json_of(done: subprocess.CompletedProcess):
     return json.loads(done.stdout)
 
 
+def failed_with(done: subprocess.CompletedProcess, options: tuple, *words: str) -> None:
+    """Failed, which with --json is all that it prints."""
+    failed(done, *words)
+    if "--json" in options:
+        message = json.loads(done.stdout)["error"]["message"]
+        assert all(word in message for word in words), message
+
+
 # ---- ls, leases, verify ------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +169,7 @@ def test_perf_fails(start_service, run, own, build):
     for options in [(), ("--json",)]:
         for kind, words in [(("-c", 0), "digest"), (("--no-digests",), "elements with wrong bytes")]:
             wrong = start_service(f"qwen3@1={own}", env=corrupt)
-            failed(run("tpview_perf", *perf_command(wrong, *kind, *options)), words)
+            failed_with(run("tpview_perf", *perf_command(wrong, *kind, *options)), options, words)
     # A version that cannot be made, and one that the service does not take, leave nothing behind.
     failed(run("tpview_perf", *perf_command(service, "--update", own.parent)), "no safetensors file")
     (own / "model.safetensors.index.json").write_text("{")
@@ -214,9 +222,9 @@ def test_net_perf(run):
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
 def test_net_perf_fails(run, build, options):
-    failed(run("tpview_net_perf", *NET_PERF, "--net", "/nonexistent/libnet.so", *options), "/nonexistent/libnet.so")
+    failed_with(run("tpview_net_perf", *NET_PERF, "--net", "/nonexistent/libnet.so", *options), options, "/nonexistent/libnet.so")
     corrupt = (f"{build}/tests/libcorruptnet.so,TEST_CORRUPT_MESSAGE=3,"
                f"TEST_REAL_NET={build}/lib/libnccl-net-tpview.so")
-    failed(run("tpview_net_perf", *NET_PERF, "--net", corrupt, *options), "wrong bytes")
+    failed_with(run("tpview_net_perf", *NET_PERF, "--net", corrupt, *options), options, "wrong bytes")
     # Without the check nobody looks.
     assert run("tpview_net_perf", *NET_PERF, "--net", corrupt, "-c", 0, *options).returncode == 0

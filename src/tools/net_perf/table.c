@@ -129,22 +129,31 @@ void tpv_perf_table_row(tpv_perf_table_t *table, const tpv_perf_order_t *order) 
     fflush(stdout);
 }
 
-tpv_status_t tpv_perf_table_end(tpv_perf_table_t *table) {
-    tpv_status_t status = TPV_OK;
-    if (table->json) {
-        tpv_cli_print_json(table->rows);
-    } else {
-        json_decref(table->rows);
-        for (unsigned i = table->net_count; i < table->subject_count; i++) {
-            const tpv_perf_subject_t *subject = &table->subjects[i];
-            if (subject->wrong) printf("# %s: %" PRIu64 " wrong messages\n", subject->name, subject->wrong);
-            if (*subject->lost) printf("# %s: not measured to the end: %s\n", subject->name, subject->lost);
-        }
-        printf("# Out of bounds values : %" PRIu64 " %s\n", table->wrong, table->wrong ? "FAILED" : "OK");
-    }
-    if (table->wrong) status = tpv_error_set(TPV_ERR_DIGEST, "%" PRIu64 " messages with wrong bytes", table->wrong);
-    for (unsigned i = 0; i < table->net_count && status == TPV_OK; i++)
+/* What went wrong in any round, if anything did. */
+static tpv_status_t judge(const tpv_perf_table_t *table) {
+    if (table->wrong) return tpv_error_set(TPV_ERR_DIGEST, "%" PRIu64 " messages with wrong bytes", table->wrong);
+    for (unsigned i = 0; i < table->net_count; i++)
         if (*table->subjects[i].lost)
-            status = tpv_error_set(TPV_ERR_NET, "%s: %s", table->subjects[i].name, table->subjects[i].lost);
+            return tpv_error_set(TPV_ERR_NET, "%s: %s", table->subjects[i].name, table->subjects[i].lost);
+    return TPV_OK;
+}
+
+tpv_status_t tpv_perf_table_end(tpv_perf_table_t *table) {
+    tpv_status_t status = judge(table);
+    if (table->json) {
+        /* One document: the error is one, and stands for all. */
+        if (status == TPV_OK)
+            tpv_cli_print_json(table->rows);
+        else
+            json_decref(table->rows);
+        return status;
+    }
+    json_decref(table->rows);
+    for (unsigned i = table->net_count; i < table->subject_count; i++) {
+        const tpv_perf_subject_t *subject = &table->subjects[i];
+        if (subject->wrong) printf("# %s: %" PRIu64 " wrong messages\n", subject->name, subject->wrong);
+        if (*subject->lost) printf("# %s: not measured to the end: %s\n", subject->name, subject->lost);
+    }
+    printf("# Out of bounds values : %" PRIu64 " %s\n", table->wrong, table->wrong ? "FAILED" : "OK");
     return status;
 }

@@ -21,7 +21,8 @@ typedef struct tpv_perf_table {
 void tpv_perf_table_begin(tpv_perf_table_t *table, int64_t rounds);
 /* The results of one size, as they stand in the subjects. */
 void tpv_perf_table_row(tpv_perf_table_t *table, const tpv_perf_order_t *order);
-/* TPV_ERR_NET when a plugin was not measured to the end, TPV_ERR_DIGEST when bytes were wrong. */
+/* TPV_ERR_NET when a plugin was not measured to the end, TPV_ERR_DIGEST when bytes were wrong; as JSON, no row is told
+ * then. */
 tpv_status_t tpv_perf_table_end(tpv_perf_table_t *table);
 
 #endif

@@ -115,11 +115,12 @@ void tpv_report_row(tpv_report_t *report, tpv_series_t *series, tpv_series_t *st
 }
 
 tpv_status_t tpv_report_end(tpv_report_t *report) {
-    if (report->json)
-        tpv_cli_print_json(report->rows);
-    else
+    if (!report->json)
         printf("# Out of bounds values : %" PRIu64 " %s\n", report->wrong, report->wrong ? "FAILED" : "OK");
-    report->rows = NULL;
-    if (!report->wrong) return TPV_OK;
-    return tpv_error_set(TPV_ERR_DIGEST, "%" PRIu64 " elements with wrong bytes", report->wrong);
+    if (report->wrong) return tpv_error_set(TPV_ERR_DIGEST, "%" PRIu64 " elements with wrong bytes", report->wrong);
+    if (report->json) {
+        tpv_cli_print_json(report->rows);
+        report->rows = NULL;
+    }
+    return TPV_OK;
 }

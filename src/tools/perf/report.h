@@ -34,7 +34,7 @@ void tpv_report_begin(tpv_report_t *report, const tpv_rank_setup_t *setup, unsig
                       int64_t rounds, bool check);
 /* One row. `stream` is what it is compared with; NULL or a series without rounds: nothing. Sorts the series' times. */
 void tpv_report_row(tpv_report_t *report, tpv_series_t *series, tpv_series_t *stream);
-/* TPV_ERR_DIGEST when bytes were wrong. */
+/* TPV_ERR_DIGEST when bytes were wrong; as JSON, no row is told then. */
 tpv_status_t tpv_report_end(tpv_report_t *report);
 
 #endif
