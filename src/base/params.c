@@ -50,9 +50,10 @@ static const entry_t table[TPV_PARAM_COUNT] = {
                               "Seconds that a service keeps a cached export after its last movement."},
     [TPV_PARAM_SHARED_TTL] = {"TPVIEW_SHARED_TTL", KIND_INT, "600", 1, 365 * 24 * 3600,
                               "Seconds that a view shared by the ranks of a host stays after its last use."},
-    [TPV_PARAM_SOURCE_TIMEOUT] =
-        {"TPVIEW_SOURCE_TIMEOUT", KIND_INT, "10", 1, 31536000,
-         "Seconds without a byte after which a source is left for the next one, if there is one."},
+    [TPV_PARAM_SOURCE_TIMEOUT] = {"TPVIEW_SOURCE_TIMEOUT", KIND_INT, "10", 1, 31536000,
+                                  "Seconds without a byte after which a source is left for the next one, or its word "
+                                  "on the end of a whole fetch is "
+                                  "waited for no longer."},
 };
 
 /* Written once under pthread_once, read-only after. */
