@@ -4,8 +4,9 @@ import os
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """For scripts/run-parts: what passed, what was skipped, and the name of each that failed."""
-    if "TEST_RESULTS" not in os.environ:
+    """For scripts/run-parts: what passed, what was skipped, and the name of each that failed; told once, by the process
+    that hears of all when several run tests."""
+    if "TEST_RESULTS" not in os.environ or hasattr(terminalreporter.config, "workerinput"):
         return
     outcomes = terminalreporter.stats
     lines = [f"{outcome} {len(outcomes.get(outcome, []))}" for outcome in ("passed", "skipped")]
