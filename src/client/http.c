@@ -64,12 +64,10 @@ static size_t on_body(char *data, size_t size, size_t count, void *user) {
 static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address) {
     (void)purpose;
     tpv_http_t *http = user;
-    int descriptor = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-    if (descriptor < 0) {
-        http->no_socket = errno;
-        return CURL_SOCKET_BAD;
-    }
-    return http->descriptor = descriptor;
+    http->descriptor = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (http->descriptor >= 0) return http->descriptor;
+    http->no_socket = errno;
+    return CURL_SOCKET_BAD;
 }
 
 static int on_close(void *user, curl_socket_t descriptor) {
