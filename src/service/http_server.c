@@ -349,7 +349,10 @@ static tpv_status_t add_listener(tpv_http_server_t *server, int descriptor, bool
     const tpv_tls_files_t *tls = is_tcp ? server->options.tls : NULL;
     struct MHD_OptionItem secured[TLS_OPTIONS];
     tls_options(tls, secured);
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
+    /* Not epoll: there, MHD_quiesce_daemon and the daemon's threads may both take the listening socket out of the set,
+     * and the second one aborts the process: "Failed to remove listen FD from epoll set", seen with libmicrohttpd
+     * 0.9.75. */
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
     listener->daemon = MHD_start_daemon(
         flags | (tls ? MHD_USE_TLS : 0), 0, NULL, NULL, on_request, listener, MHD_OPTION_LISTEN_SOCKET, descriptor,
         MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS, MHD_OPTION_CONNECTION_LIMIT, options.most + SLACK,
